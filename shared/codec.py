@@ -1,0 +1,113 @@
+"""CBOR (RFC 8949) with typed arrays (RFC 8746): the only bytes that cross the wire.
+
+A numpy array travels as tag 40 over [shape, typed array], its raw little-endian bytes inside: 1.00× its size, and no
+number is ever printed. A decoded array is a read-only view of the frame. Sizes are checked before anything is decoded,
+and an array's claimed shape against the bytes that are really there before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from typing import Any
+
+import cbor2
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import MalformedFrame, OversizeFrame
+
+Array = NDArray[Any]
+
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+MAX_DEPTH = 16
+MAX_DIMENSIONS = 8
+
+# RFC 8746, table 1: the tag of each element type, little-endian where it is wider than a byte.
+_TAG_OF: dict[np.dtype[Any], int] = {
+    np.dtype("uint8"): 64,
+    np.dtype("<u2"): 69,
+    np.dtype("<u4"): 70,
+    np.dtype("<u8"): 71,
+    np.dtype("int8"): 72,
+    np.dtype("<i2"): 77,
+    np.dtype("<i4"): 78,
+    np.dtype("<i8"): 79,
+    np.dtype("<f2"): 84,
+    np.dtype("<f4"): 85,
+    np.dtype("<f8"): 86,
+}
+_DTYPE_OF: dict[int, np.dtype[Any]] = {tag: dtype for dtype, tag in _TAG_OF.items()}
+_MULTI_DIMENSIONAL = 40
+
+
+def encode(value: object, /) -> bytes:
+    """CBOR bytes of maps, lists, strings, numbers, bytes, UUIDs and numpy arrays.
+
+    Raises:
+        TypeError: something in `value` has no place in the contract (an object, an array of strings).
+    """
+    try:
+        return cbor2.dumps(value, default=_encode_array)
+    except cbor2.CBOREncodeError as err:
+        raise TypeError(str(err)) from err
+
+
+def decode(frame: bytes, /, *, max_bytes: int = MAX_FRAME_BYTES) -> Any:
+    """The value in `frame`; lists come back as lists or tuples, typed arrays as read-only numpy arrays.
+
+    Raises:
+        OversizeFrame: the frame is larger than `max_bytes`; nothing was decoded.
+        MalformedFrame: not CBOR, trailing bytes, nested too deep, or an array that does not fit its bytes.
+    """
+    if len(frame) > max_bytes:
+        raise OversizeFrame(f"a frame of {len(frame):,} bytes is over the limit of {max_bytes:,}")
+    try:
+        stream = io.BytesIO(frame)
+        reader = cbor2.CBORDecoder(stream, tag_hook=_decode_tag, max_depth=MAX_DEPTH, allow_duplicate_keys=False)
+        value = reader.decode()
+    # cbor2 wraps what a tag hook raises, and lets ValueError, OverflowError and others through for hostile input.
+    except (cbor2.CBORDecodeError, ValueError, OverflowError, TypeError, RecursionError, MemoryError) as err:
+        cause = err.__cause__ if isinstance(err.__cause__, MalformedFrame) else err
+        raise MalformedFrame(f"a frame of {len(frame):,} bytes is not valid: {cause}") from err
+    if stream.tell() != len(frame):
+        raise MalformedFrame(f"a frame of {len(frame):,} bytes ends after {stream.tell():,}")
+    return value
+
+
+def _encode_array(encoder: cbor2.CBOREncoder, value: object) -> None:
+    if isinstance(value, np.generic):
+        encoder.encode(value.item())
+        return
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"{type(value).__name__} cannot travel in a frame")
+    dtype = value.dtype.newbyteorder("<") if value.dtype.byteorder == ">" else value.dtype
+    tag = _TAG_OF.get(dtype)
+    if tag is None:
+        raise TypeError(f"an array of dtype {value.dtype} cannot travel in a frame")
+    raw = np.ascontiguousarray(value, dtype=dtype).tobytes()
+    encoder.encode(cbor2.CBORTag(_MULTI_DIMENSIONAL, [list(value.shape), cbor2.CBORTag(tag, raw)]))
+
+
+def _decode_tag(tag: cbor2.CBORTag, _immutable: bool) -> object:
+    if tag.tag == _MULTI_DIMENSIONAL:
+        return _shaped(tag.value)
+    dtype = _DTYPE_OF.get(tag.tag)
+    if dtype is None:
+        raise MalformedFrame(f"CBOR tag {tag.tag} is not part of the contract")
+    if not isinstance(tag.value, bytes) or len(tag.value) % dtype.itemsize:
+        raise MalformedFrame(f"a typed array of {dtype} does not hold whole elements")
+    return np.frombuffer(tag.value, dtype=dtype)
+
+
+def _shaped(value: object) -> Array:
+    if not (isinstance(value, list | tuple) and len(value) == 2):
+        raise MalformedFrame("a multi-dimensional array must be [shape, typed array]")
+    shape, flat = value
+    if not isinstance(flat, np.ndarray) or flat.ndim != 1:
+        raise MalformedFrame("a multi-dimensional array must hold one typed array")
+    if not isinstance(shape, list | tuple) or len(shape) > MAX_DIMENSIONS:
+        raise MalformedFrame(f"an array's shape must be a list of at most {MAX_DIMENSIONS} sizes")
+    if not all(type(size) is int and size >= 0 for size in shape) or math.prod(shape) != flat.size:
+        raise MalformedFrame(f"an array of {flat.size} elements does not fill the shape {list(shape)}")
+    return flat.reshape(tuple(shape))

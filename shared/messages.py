@@ -1,0 +1,277 @@
+"""The wire messages of both sides: frozen, versioned, unknown fields refused.
+
+A frame is one CBOR map. `encode` and `decode` carry every message but the sample, which adds its raw tensor beside the
+header (`encode_sample`, `decode_sample`). Ages and deadlines travel as durations: a device may have no clock.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from shared.codec import MAX_FRAME_BYTES, Array
+from shared.codec import decode as decode_cbor
+from shared.codec import encode as encode_cbor
+from shared.errors import MalformedFrame, UnknownSchema
+from shared.topics import NAME_PATTERN
+
+SCHEMA_VERSION = 1
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Version = Annotated[str, Field(pattern=NAME_PATTERN)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Text = Annotated[str, Field(max_length=2_000)]
+
+
+class Action(StrEnum):
+    """What the policy does with a sample."""
+
+    KEEP = "keep"
+    OFFLOAD = "offload"
+    DEFER = "defer"
+    DROP = "drop"
+
+
+class Reason(StrEnum):
+    """Why the policy does it."""
+
+    CONFIDENT = "confident"
+    HARD = "hard"
+    INVALID_OUTPUT = "invalid_output"
+    AUDIT = "audit"
+    PRIVATE = "private"
+    SPOOL_FULL = "spool_full"
+
+
+class Message(BaseModel):
+    """Base of everything on the wire."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    schema_version: Literal[1] = 1
+
+
+class SampleHeader(Message):
+    """What goes up with a sample's tensor.
+
+    Attributes:
+        seq: the device's own count of its samples of this task, for order.
+        prediction: index of the edge's label.
+        hardness: the edge's score, in [0, 1] for the default score.
+        inclusion_probability: chance that a sample like this one is sent: 1 when it was hard, the audit fraction when
+            it was drawn at random. Its inverse weighs the sample in estimates (Horvitz and Thompson 1952).
+        age_ms: time from the answer on the device to this transmission.
+        deadline_ms: how much longer somebody waits for the verdict; None when nobody does.
+        training_use: False: answer it, but neither store its tensor nor train on it.
+    """
+
+    sample_id: UUID
+    task: Name
+    seq: Count
+    bundle_version: Version
+    prediction: Count
+    hardness: float
+    reason: Reason
+    inclusion_probability: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    age_ms: Count = 0
+    deadline_ms: Count | None = None
+    training_use: bool = True
+
+
+class Verdict(Message):
+    """The teacher's answer; for the device it is also the receipt.
+
+    Attributes:
+        probabilities: the teacher's, one a label, in the task's order.
+        latency_ms: from the sample's arrival at the service to this verdict.
+    """
+
+    sample_id: UUID
+    task: Name
+    prediction: Count
+    probabilities: tuple[Fraction, ...]
+    teacher: Version
+    latency_ms: Annotated[float, Field(ge=0.0)]
+
+
+class Refusal(Message):
+    """One sample or report that the cloud will not take, ever: the device need not send it again."""
+
+    message_id: UUID
+    reason: Text
+
+
+class Receipt(Message):
+    """The cloud has these, durably, or refuses them for good; either way the device may let go."""
+
+    accepted: tuple[UUID, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+
+class TaskState(Message):
+    """What a device runs for one task."""
+
+    bundle_version: Version
+    bundle_sha256: str
+    previous_version: Version | None = None
+
+
+class DeviceState(Message):
+    """Retained: whether the device is there and what it runs. `online=False` is the last will."""
+
+    online: bool
+    agent_version: Text = ""
+    tasks: dict[Name, TaskState] = Field(default_factory=dict)
+
+
+class TaskCounts(Message):
+    """Counts of one task since the agent's first start on this device."""
+
+    inferences: Count = 0
+    errors: Count = 0
+    kept: Count = 0
+    offloaded: Count = 0
+    audits: Count = 0
+    dropped: Count = 0
+    verdicts: Count = 0
+    agreed: Count = 0
+
+
+class LedgerBytes(Message):
+    """Payload bytes by purpose since the agent's first start on this device."""
+
+    samples: Count = 0
+    verdicts: Count = 0
+    updates: Count = 0
+    telemetry: Count = 0
+
+
+class SpoolState(Message):
+    """What waits on the device, and what it had to give up."""
+
+    items: Count = 0
+    bytes: Count = 0
+    evicted: dict[str, Count] = Field(default_factory=dict)
+    refused: Count = 0
+
+
+class Telemetry(Message):
+    """A device's regular report, QoS 0."""
+
+    seq: Count
+    uptime_s: Annotated[float, Field(ge=0.0)]
+    tasks: dict[Name, TaskCounts]
+    ledger: LedgerBytes
+    spool: SpoolState
+
+
+class BundleReference(Message):
+    """Where a device gets a bundle and how it knows it has the right bytes."""
+
+    version: Version
+    url: Annotated[str, Field(max_length=2_000, pattern=r"^https?://")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(gt=0)]
+
+
+class Target(Message):
+    """What one task of a device should run."""
+
+    bundle: BundleReference
+
+
+class Desired(Message):
+    """Retained: what the cloud wants of a device, task by task."""
+
+    revision: Count
+    tasks: dict[Name, Target]
+
+
+class UpdateOutcome(StrEnum):
+    """How an update ended on the device."""
+
+    ACTIVATED = "activated"
+    FAILED = "failed"
+
+
+class UpdateFailure(StrEnum):
+    """Why an update failed; the device keeps running what it ran."""
+
+    NONE = "none"
+    REFUSED = "refused"
+    DOWNLOAD = "download"
+    MISMATCH = "mismatch"
+    SELF_TEST = "self_test"
+    STORAGE = "storage"
+    INTERNAL = "internal"
+
+
+class Report(Message):
+    """The end of an update. The device repeats it, with the same id, until a receipt names it."""
+
+    report_id: UUID
+    task: Name
+    version: Version
+    bundle_sha256: str
+    from_version: Version
+    outcome: UpdateOutcome
+    failure: UpdateFailure = UpdateFailure.NONE
+    message: Text = ""
+    seconds: Annotated[float, Field(ge=0.0)] = 0.0
+
+
+M = TypeVar("M", bound=Message)
+
+
+def encode(message: Message) -> bytes:
+    """The message as one frame."""
+    return encode_cbor(message.model_dump())
+
+
+def decode(kind: type[M], frame: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> M:
+    """A message of the given kind.
+
+    Raises:
+        OversizeFrame, MalformedFrame: see `shared.codec.decode`; also when a field is missing, wrong or unknown.
+        UnknownSchema: the sender speaks another version of the contract.
+    """
+    return _validated(kind, decode_cbor(frame, max_bytes=max_bytes))
+
+
+def encode_sample(header: SampleHeader, tensor: Array) -> bytes:
+    """A sample's header and raw tensor as one frame."""
+    return encode_cbor({"header": header.model_dump(), "tensor": tensor})
+
+
+def decode_sample(frame: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> tuple[SampleHeader, Array]:
+    """A sample's header and its tensor, a read-only view; raises like `decode`."""
+    value = decode_cbor(frame, max_bytes=max_bytes)
+    if not (isinstance(value, dict) and value.keys() == {"header", "tensor"}):
+        raise MalformedFrame("a sample frame must be a map of 'header' and 'tensor'")
+    tensor = value["tensor"]
+    if not isinstance(tensor, np.ndarray):
+        raise MalformedFrame("a sample's tensor must be a typed array")
+    return _validated(SampleHeader, value["header"]), tensor
+
+
+def _validated(kind: type[M], value: Any) -> M:
+    if not isinstance(value, dict):
+        raise MalformedFrame(f"a {kind.__name__} frame must be a map, not {type(value).__name__}")
+    version = value.get("schema_version")
+    if type(version) is int and version != SCHEMA_VERSION:
+        raise UnknownSchema(
+            f"a {kind.__name__} of schema version {version}; this release speaks {SCHEMA_VERSION}: update the older"
+        )
+    if version is None:
+        raise MalformedFrame(f"a {kind.__name__} frame without a schema_version")
+    try:
+        return kind.model_validate(value)
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the frame"
+        raise MalformedFrame(f"{kind.__name__}: {where}: {first['msg']}") from err

@@ -1,0 +1,232 @@
+"""The seam to MQTT 5: a connection as an async context manager, its messages as an async iterator.
+
+Everything else knows `Connection` and `Connector` only. A lost connection is an exception out of the iterator (and out
+of `publish`); `keep_connected` is the one owner that comes back. `TCP_NODELAY` is always set: a QoS 1 round trip takes
+44 ms without it and under 1 ms with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Annotated, Protocol
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+from pydantic import Field, SecretStr
+
+from shared.backoff import exponential, full_jitter
+from shared.errors import BrokerUnavailable, ConnectionLost
+from shared.settings import Section
+
+log = logging.getLogger(__name__)
+
+_SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
+# aiomqtt waits this long for a broker's answer before it calls the connection lost.
+_ANSWER_TIMEOUT_S = 20.0
+
+
+class BrokerSettings(Section):
+    """Where the broker is and how to speak to it.
+
+    Attributes:
+        in_flight: QoS 1 messages under way at once; 100 carries 2,874 msg/s at 20 ms round trip, 1 carries 44.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 1883
+    username: str | None = None
+    password: SecretStr | None = None
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    keepalive_s: Annotated[int, Field(ge=5, le=3600)] = 30
+    in_flight: Annotated[int, Field(ge=1, le=65535)] = 100
+    reconnect_first_s: Annotated[float, Field(gt=0)] = 0.5
+    reconnect_cap_s: Annotated[float, Field(gt=0)] = 60.0
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message as it came in."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes (QoS 1, retained) when this client vanishes."""
+
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a client is.
+
+    Attributes:
+        session_expiry_s: how long the broker keeps the session and queues QoS 1 messages after a disconnect.
+    """
+
+    client_id: str
+    will: Will | None = None
+    session_expiry_s: int = 0
+    max_queued: int = 10_000
+
+
+class Connection(Protocol):
+    """An open connection."""
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> None:
+        """Return when the broker has it (QoS 1) or it was written (QoS 0).
+
+        Raises:
+            ConnectionLost: whether the broker has it is unknown.
+        """
+        ...
+
+    async def subscribe(self, filters: Sequence[str]) -> None:
+        """Ask for these topics at QoS 1.
+
+        Raises:
+            BrokerUnavailable: the broker refused one of them.
+            ConnectionLost: the broker went away.
+        """
+        ...
+
+    def messages(self) -> AsyncIterator[Received]:
+        """What comes in, one reader at a time; raises `ConnectionLost` when the broker goes away."""
+        ...
+
+
+Connector = Callable[[Identity], AbstractAsyncContextManager[Connection]]
+
+
+def connector(settings: BrokerSettings) -> Connector:
+    """Connections to the broker that the settings name."""
+
+    @asynccontextmanager
+    async def connect(identity: Identity) -> AsyncIterator[Connection]:
+        client = _client(settings, identity)
+        try:
+            await client.__aenter__()
+        except aiomqtt.MqttError as err:
+            raise BrokerUnavailable(
+                f"no MQTT broker answers at {settings.address} ({err}): start it, or correct [broker]"
+            ) from err
+        try:
+            yield _AiomqttConnection(client)
+        finally:
+            try:
+                await client.__aexit__(None, None, None)
+            except aiomqtt.MqttError as err:
+                log.debug("the connection to %s did not close in order: %s", settings.address, err)
+
+    return connect
+
+
+async def keep_connected(
+    connect: Connector,
+    identity: Identity,
+    session: Callable[[Connection], Awaitable[None]],
+    *,
+    settings: BrokerSettings,
+    rng: Random,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> None:
+    """Run `session` on a connection, again and again, until it returns; the one owner of reconnecting.
+
+    The outage is logged once and its end once; the waits grow exponentially, with full jitter.
+    """
+    waits: Iterator[float] = exponential(settings.reconnect_first_s, settings.reconnect_cap_s)
+    out = False
+    while True:
+        try:
+            async with connect(identity) as connection:
+                if out:
+                    log.info("broker %s: connected again", settings.address)
+                out, waits = False, exponential(settings.reconnect_first_s, settings.reconnect_cap_s)
+                await session(connection)
+                return
+        except BrokerUnavailable as err:
+            if not out:
+                log.warning("broker %s: %s; nothing is lost, trying again until it answers", settings.address, err)
+            out = True
+        await sleep(full_jitter(next(waits), rng))
+
+
+class _AiomqttConnection:
+    def __init__(self, client: aiomqtt.Client) -> None:
+        self._client = client
+
+    async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> None:
+        try:
+            await self._client.publish(topic, payload, qos=qos, retain=retain)
+        except aiomqtt.MqttError as err:
+            raise ConnectionLost(f"connection lost while publishing to {topic}: {err}") from err
+
+    async def subscribe(self, filters: Sequence[str]) -> None:
+        try:
+            codes = await self._client.subscribe([(name, SubscribeOptions(qos=1)) for name in filters])
+        except aiomqtt.MqttError as err:
+            raise ConnectionLost(f"connection lost while subscribing: {err}") from err
+        for name, code in zip(filters, codes, strict=True):
+            if getattr(code, "is_failure", False):
+                raise BrokerUnavailable(f"the broker refused the subscription to {name}: {code}")
+
+    async def messages(self) -> AsyncIterator[Received]:
+        try:
+            async for message in self._client.messages:
+                yield Received(str(message.topic), message.payload)
+        except aiomqtt.MqttError as err:
+            raise ConnectionLost(f"connection lost: {err}") from err
+
+
+def _client(settings: BrokerSettings, identity: Identity) -> aiomqtt.Client:
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's Properties is untyped
+    properties.SessionExpiryInterval = identity.session_expiry_s
+    properties.ReceiveMaximum = settings.in_flight
+    will = identity.will
+    client = aiomqtt.Client(
+        settings.host,
+        settings.port,
+        identifier=identity.client_id,
+        username=settings.username,
+        password=settings.password.get_secret_value() if settings.password else None,
+        protocol=aiomqtt.ProtocolVersion.V5,
+        clean_start=identity.session_expiry_s == 0,
+        properties=properties,
+        will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=True) if will else None,
+        tls_params=_tls(settings),
+        keepalive=settings.keepalive_s,
+        timeout=_ANSWER_TIMEOUT_S,
+        max_inflight_messages=settings.in_flight,
+        max_queued_incoming_messages=identity.max_queued,
+        socket_options=_SOCKET_OPTIONS,
+    )
+    client.pending_calls_threshold = settings.in_flight * 2
+    return client
+
+
+def _tls(settings: BrokerSettings) -> aiomqtt.TLSParameters | None:
+    if settings.ca_file is None:
+        return None
+    return aiomqtt.TLSParameters(
+        ca_certs=str(settings.ca_file),
+        certfile=str(settings.cert_file) if settings.cert_file else None,
+        keyfile=str(settings.key_file) if settings.key_file else None,
+    )
