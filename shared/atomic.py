@@ -44,7 +44,10 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         sync_folder(path.parent)
     except OSError as err:
         remove(temporary)
-        raise full_or_same(err, path) from err
+        told = full_or_same(err, path)
+        if told is err:
+            raise
+        raise told from err
     except BaseException:
         remove(temporary)
         raise

@@ -118,7 +118,11 @@ def load_golden(folder: Path, description: Manifest) -> Golden:
     Raises:
         BundleError: unreadable, or not of the manifest's shape, dtype and labels.
     """
-    return _golden((folder / GOLDEN).read_bytes(), description)
+    try:
+        data = (folder / GOLDEN).read_bytes()
+    except OSError as err:
+        raise BundleError(f"bundle in {folder}: cannot read {GOLDEN}: {err.strerror}") from err
+    return _golden(data, description)
 
 
 def sha256(data: bytes) -> str:
@@ -141,7 +145,12 @@ def _contents(file: Path) -> dict[str, bytes]:
         if size > MAX_BUNDLE_BYTES:
             raise BundleError(f"{file.name} has {size:,} bytes; a bundle may have {MAX_BUNDLE_BYTES:,}")
         with tarfile.open(file, mode="r:") as tar:
-            return {member.name: _member(tar, member) for member in tar}
+            contents: dict[str, bytes] = {}
+            for member in tar:
+                if member.name in contents:
+                    raise BundleError(f"{file.name} holds {member.name} twice; a bundle holds each file once")
+                contents[member.name] = _member(tar, member)
+            return contents
     except (tarfile.TarError, EOFError) as err:
         raise BundleError(f"{file.name} is not a bundle or is cut short ({err}): fetch or build it again") from err
     except OSError as err:
@@ -149,7 +158,8 @@ def _contents(file: Path) -> dict[str, bytes]:
 
 
 def _member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    if member.name not in FILES or not member.isreg():
+    # A sparse member counts as regular too, and a few bytes of it may claim any size.
+    if member.name not in FILES or not member.isreg() or member.issparse():
         raise BundleError(f"a bundle holds {', '.join(FILES)} and nothing else; this one has {member.name!r}")
     if member.name == MANIFEST and member.size > MAX_MANIFEST_BYTES:
         raise BundleError(f"manifest.json has {member.size:,} bytes; it may have {MAX_MANIFEST_BYTES:,}")
@@ -188,9 +198,10 @@ def _golden(data: bytes, description: Manifest) -> Golden:
     # numpy and zipfile raise a dozen types for bytes that are not an npz; each means the same here.
     except Exception as err:
         raise BundleError(f"golden.npz cannot be read: {err}") from err
-    shape = (len(inputs), *description.input.shape)
-    if len(inputs) == 0 or inputs.shape != shape or inputs.dtype != np.dtype(description.input.dtype):
+    wanted = np.dtype(description.input.dtype)
+    if inputs.size == 0 or inputs.shape[1:] != description.input.shape or inputs.dtype != wanted:
         raise BundleError("golden.npz: the inputs are not of the manifest's shape and dtype")
-    if logits.shape != (len(inputs), len(description.labels)) or not np.isfinite(logits).all():
+    fits = logits.dtype == np.float32 and logits.shape == (len(inputs), len(description.labels))
+    if not (fits and np.isfinite(logits).all()):
         raise BundleError("golden.npz: the logits do not fit the manifest's labels, or are not finite")
-    return Golden(inputs, logits.astype(np.float32))
+    return Golden(inputs, logits)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
@@ -147,26 +148,57 @@ async def keep_connected(
     settings: BrokerSettings,
     rng: Random,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Run `session` on a connection, again and again, until it returns; the one owner of reconnecting.
 
-    The outage is logged once and its end once; the waits grow exponentially, with full jitter.
+    The outage is logged once and its end once; the waits grow exponentially, with full jitter. They start anew only
+    after a session that outlived its last wait's bound, so that a broker which accepts and refuses is not hammered.
     """
     waits: Iterator[float] = exponential(settings.reconnect_first_s, settings.reconnect_cap_s)
+    bound = 0.0
     out = False
     while True:
+        began = None
         try:
             async with connect(identity) as connection:
+                began = clock()
                 if out:
                     log.info("broker %s: connected again", settings.address)
-                out, waits = False, exponential(settings.reconnect_first_s, settings.reconnect_cap_s)
+                out = False
                 await session(connection)
                 return
         except BrokerUnavailable as err:
             if not out:
                 log.warning("broker %s: %s; nothing is lost, trying again until it answers", settings.address, err)
             out = True
-        await sleep(full_jitter(next(waits), rng))
+        if began is not None and clock() - began > bound:
+            waits = exponential(settings.reconnect_first_s, settings.reconnect_cap_s)
+        bound = next(waits)
+        await sleep(full_jitter(bound, rng))
+
+
+async def together(**tasks: Coroutine[Any, Any, None]) -> None:
+    """Run named tasks until all end or one fails; a lost broker comes out as itself, not inside a group.
+
+    Raises:
+        BrokerUnavailable: when that is all that went wrong.
+        ExceptionGroup: anything else.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            for name, task in tasks.items():
+                group.create_task(task, name=name)
+    except BaseExceptionGroup as failures:
+        lost, others = failures.split(BrokerUnavailable)
+        if lost is None or others is not None:
+            raise
+        raise _first_leaf(lost) from None
+
+
+def _first_leaf(group: BaseExceptionGroup[BrokerUnavailable]) -> BrokerUnavailable:
+    first = group.exceptions[0]
+    return _first_leaf(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 class _AiomqttConnection:

@@ -16,6 +16,7 @@ from typing import Any, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as ForeignSettingsError
 
 from shared.errors import SettingsError
 
@@ -95,7 +96,10 @@ def _from_environment(cls: type[Settings], environ: Mapping[str, str]) -> dict[s
             raise SettingsError(f"environment variable {name.upper()}: unknown key {keys[0]!r}{hint}")
     source = EnvSettingsSource(cls, env_prefix=prefix, env_nested_delimiter="__")
     source.env_vars = ours
-    return source()
+    try:
+        return source()
+    except ForeignSettingsError as err:
+        raise SettingsError(f"environment: {err}; a whole table is written as JSON") from err
 
 
 def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:

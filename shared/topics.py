@@ -59,7 +59,7 @@ def parse(topic: str) -> Topic:
 
 def is_name(text: str) -> bool:
     """Whether `text` may name a site, a device or a task."""
-    return _NAME.match(text) is not None
+    return _NAME.fullmatch(text) is not None
 
 
 def every_device(site: str, channel: Channel, *, group: str = "") -> str:

@@ -39,7 +39,7 @@ def softmax(logits: ArrayLike, temperature: float = 1.0) -> FloatArray:
     scaled = _scaled(logits, temperature)
     if scaled.shape[-1] == 0:
         return scaled
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
         return np.asarray(powers / powers.sum(axis=-1, keepdims=True), dtype=np.float32)
 
@@ -80,10 +80,10 @@ def energy(logits: ArrayLike, temperature: float = 1.0) -> FloatArray:
     scaled = _scaled(logits, temperature)
     if scaled.shape[-1] == 0:
         return np.full(scaled.shape[:-1], np.inf, dtype=np.float32)
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         highest = scaled.max(axis=-1, keepdims=True)
         total = np.log(np.exp(scaled - highest).sum(axis=-1)) + highest[..., 0]
-    return _nan_is(np.inf, np.float32(-temperature) * total)
+        return _nan_is(np.inf, np.float32(-temperature) * total)
 
 
 _FUNCTIONS = {
@@ -100,9 +100,12 @@ def hardness(logits: ArrayLike, temperature: float = 1.0, score: Score = Score.M
 
 
 def _scaled(logits: ArrayLike, temperature: float) -> FloatArray:
-    if not (temperature > 0 and np.isfinite(temperature)):
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")
-    return np.asarray(logits, dtype=np.float32) / np.float32(temperature)
+    # What float32 cannot hold becomes infinite, and with it the hardest score; a warning would add nothing.
+    with np.errstate(over="ignore"):
+        divisor = np.float32(temperature)
+        if not (divisor > 0 and np.isfinite(divisor)):
+            raise ValueError(f"temperature must be positive and finite in float32, got {temperature}")
+        return np.asarray(logits, dtype=np.float32) / divisor
 
 
 def _hardest(probabilities: FloatArray) -> FloatArray:

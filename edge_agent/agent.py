@@ -1,0 +1,274 @@
+"""The edge agent's composition root: read this first.
+
+    source ─► Pipeline (engine → hardness → policy) ─► outcome, at once, in the caller's thread
+                          │ hard, or drawn for an audit
+                          ▼
+                        Spool ─► Uplink ══ MQTT ══► cloud          in the agent's own thread, an event loop
+                                   │ verdict ─► correction
+                                   └ desired ─► Updater ─► Slots ─► Pipeline.swap(new engine)
+
+`EdgeAgent` is the same object in a service (`edge-agent run`) and in a program of yours: `open`, `infer`, `close`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Self
+
+from edge_agent.background import Background, every
+from edge_agent.correlation import Correlation
+from edge_agent.errors import AgentClosed, UnknownTask
+from edge_agent.ledger import Ledger
+from edge_agent.outbox import Outbox
+from edge_agent.outcomes import CallbackSink, Correction, JsonLinesSink, Outcome, Sink, Sinks
+from edge_agent.pipeline import Pipeline, Request
+from edge_agent.runner import run_sources
+from edge_agent.settings import AgentSettings
+from edge_agent.spool import Spool
+from edge_agent.updates.dispatch import UpdateDispatcher
+from edge_agent.updates.fetch import Fetcher, HttpFetcher
+from edge_agent.updates.slots import Slots
+from edge_agent.updates.updater import Surroundings, Updater
+from edge_agent.uplink import Address, Uplink
+from shared import __version__
+from shared.codec import Array
+from shared.messages import Desired, DeviceState, TaskState, Telemetry, Verdict
+from shared.mqtt import Connector, connector
+
+log = logging.getLogger(__name__)
+
+_CLOSE_TIMEOUT_S = 5.0
+
+
+class EdgeAgent:
+    """One device's agent. Open it with `open`; everything public may be called from any thread."""
+
+    def __init__(
+        self,
+        settings: AgentSettings,
+        *,
+        on_outcome: Callable[[Outcome], None] | None = None,
+        on_correction: Callable[[Correction], None] | None = None,
+        connect: Connector | None = None,
+        fetcher: Fetcher | None = None,
+        rng: Random | None = None,
+    ) -> None:
+        """Build every part; `open` also starts them.
+
+        Args:
+            on_outcome: called with each outcome, in the thread that asked.
+            on_correction: called with each verdict that came after its sample was answered.
+            connect, fetcher, rng: the outside world, for tests.
+
+        Raises:
+            NoWorkingModel: a task has no model that loads.
+            StorageFull: the state folder cannot be written.
+        """
+        state_dir = settings.state_dir
+        state_dir.mkdir(parents=True, exist_ok=True)
+        rng = rng or Random()  # noqa: S311  # audits and jitter, no secrets
+        self.settings = settings
+        self._ledger = Ledger(state_dir / "ledger.json")
+        self._spool = Spool(state_dir / "spool", settings.spool)
+        self._outbox = Outbox(state_dir / "outbox")
+        self._correlation = Correlation()
+        self._sink = Sinks(_sinks(settings, on_outcome, on_correction))
+        self._uplink = Uplink(
+            Address(settings.site, settings.device),
+            connect=connect or connector(settings.broker),
+            broker=settings.broker,
+            spool=self._spool,
+            outbox=self._outbox,
+            ledger=self._ledger,
+            correlation=self._correlation,
+            listener=self,
+            telemetry_interval_s=settings.telemetry.interval_s,
+            rng=rng,
+        )
+        around = Surroundings(self._outbox, self._ledger, fetcher or HttpFetcher(), rng, self._uplink.state_changed)
+        self._pipelines: dict[str, Pipeline] = {}
+        self._slots: dict[str, Slots] = {}
+        updaters: dict[str, Updater] = {}
+        for name, task in settings.tasks.items():
+            folder = state_dir / "tasks" / name
+            self._slots[name] = Slots(folder)
+            self._pipelines[name] = Pipeline(
+                name,
+                task,
+                self._slots[name].open(task.bundle),
+                spool=self._spool,
+                ledger=self._ledger,
+                correlation=self._correlation,
+                sink=self._sink,
+                rng=rng,
+                wake=self._uplink.wake,
+            )
+            updaters[name] = Updater(
+                self._pipelines[name], self._slots[name], folder, settings=settings.updates, around=around
+            )
+        self._updates = UpdateDispatcher(updaters)
+        self._began_s = time.monotonic()
+        self._telemetry_seq = 0
+        self._background = Background(
+            {
+                "uplink": self._uplink.run,
+                "updates": self._updates.run,
+                "flush": lambda: every(settings.spool.flush_interval_s, self._spool.flush),
+                "save": lambda: every(settings.telemetry.save_interval_s, self._ledger.save),
+            }
+        )
+        self._closed = False
+
+    @classmethod
+    def open(
+        cls,
+        settings: AgentSettings | Path | str,
+        *,
+        overrides: Sequence[str] = (),
+        on_outcome: Callable[[Outcome], None] | None = None,
+        on_correction: Callable[[Correction], None] | None = None,
+    ) -> Self:
+        """Read the settings, load the models and start the uplink; returns with every task ready to answer.
+
+        Raises:
+            SettingsError: a setting is unknown, missing or impossible.
+            NoWorkingModel, StorageFull: see `__init__`.
+        """
+        if not isinstance(settings, AgentSettings):
+            settings = AgentSettings.load(Path(settings), overrides=overrides)
+        return cls(settings, on_outcome=on_outcome, on_correction=on_correction).start()
+
+    def start(self) -> Self:
+        """Start the uplink and the updates in the agent's own thread."""
+        self._background.start()
+        for name, pipeline in self._pipelines.items():
+            log.info("task %s: ready with model %s", name, pipeline.engine.manifest.version)
+        return self
+
+    def infer(
+        self,
+        tensor: Array,
+        *,
+        task: str | None = None,
+        deadline: float | None = None,
+        reference: int | str | None = None,
+    ) -> Outcome:
+        """Answer one sample.
+
+        Args:
+            tensor: of the task's shape and dtype, without a batch axis.
+            task: may be left out where there is only one.
+            deadline: seconds to wait for the verdict if the sample is hard; None: as the settings say, 0: not at all.
+            reference: yours, to know the sample by in outcomes and corrections.
+
+        Raises:
+            SampleError: another shape or dtype.
+            UnknownTask: no such task, or none named where there are several.
+            ModelUnusable: the model failed while running.
+            AgentClosed: after `close`.
+        """
+        if self._closed:
+            raise AgentClosed("this agent was closed; open another")
+        return self._pipeline(task).infer(Request(tensor, reference=reference, deadline_s=deadline))
+
+    def run(self, stop: threading.Event) -> None:
+        """Play every task's sources, each task in a thread of its own, until they end or `stop` is set.
+
+        Raises:
+            SettingsError: a source is not there or cannot be read.
+        """
+        run_sources(self._pipelines, self.settings.tasks, stop)
+
+    def model_version(self, task: str | None = None) -> str:
+        """Version of the model that the next sample will meet."""
+        return self._pipeline(task).engine.manifest.version
+
+    def wait_until_delivered(self, timeout: float) -> bool:
+        """Block until the cloud has named every spooled sample; False when `timeout` seconds passed first."""
+        until = time.monotonic() + timeout
+        while self._spool.state().items:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def close(self) -> None:
+        """Say goodbye, save everything and stop, within a few seconds; what was not delivered stays spooled."""
+        if self._closed:
+            return
+        self._closed = True
+        self._background.stop(self._uplink.say_goodbye, timeout_s=_CLOSE_TIMEOUT_S)
+        self._ledger.save()
+        self._spool.close()
+        self._sink.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # What the uplink asks and tells (`uplink.Listener`), in the agent's own thread.
+
+    def verdict(self, verdict: Verdict) -> None:
+        """A verdict came down."""
+        pipeline = self._pipelines.get(verdict.task)
+        if pipeline is None:
+            log.warning("a verdict for the task %r, which this device does not have, is ignored", verdict.task)
+            return
+        pipeline.take_verdict(verdict)
+
+    def desired(self, desired: Desired) -> None:
+        """The cloud wants these bundles."""
+        self._updates.want(desired)
+
+    def state(self) -> DeviceState:
+        """What this device runs."""
+        return DeviceState(online=True, agent_version=__version__, tasks={n: self._task_state(n) for n in self._slots})
+
+    def telemetry(self) -> Telemetry:
+        """Counts, bytes and what waits."""
+        self._telemetry_seq += 1
+        return Telemetry(
+            seq=self._telemetry_seq,
+            uptime_s=time.monotonic() - self._began_s,
+            tasks=self._ledger.counts(),
+            ledger=self._ledger.bytes(),
+            spool=self._spool.state(),
+        )
+
+    def _task_state(self, name: str) -> TaskState:
+        pointer = self._slots[name].pointer()
+        engine = self._pipelines[name].engine
+        previous = pointer.previous.version if pointer and pointer.previous else None
+        return TaskState(bundle_version=engine.manifest.version, bundle_sha256=engine.sha256, previous_version=previous)
+
+    def _pipeline(self, task: str | None) -> Pipeline:
+        if task is None and len(self._pipelines) == 1:
+            return next(iter(self._pipelines.values()))
+        pipeline = self._pipelines.get(task or "")
+        if pipeline is None:
+            known = ", ".join(self._pipelines)
+            raise UnknownTask(f"name one of this device's tasks: {known}" + (f" (not {task!r})" if task else ""))
+        return pipeline
+
+
+def _sinks(
+    settings: AgentSettings,
+    on_outcome: Callable[[Outcome], None] | None,
+    on_correction: Callable[[Correction], None] | None,
+) -> tuple[Sink, ...]:
+    sinks: list[Sink] = []
+    if on_outcome or on_correction:
+        sinks.append(CallbackSink(on_outcome, on_correction))
+    if settings.outcomes.path is not None:
+        sinks.append(JsonLinesSink(settings.outcomes))
+    return tuple(sinks)

@@ -1,0 +1,64 @@
+"""The agent's own thread: an event loop that runs named tasks until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+class Background:
+    """Runs `tasks` (name → function that gives a coroutine) side by side in one thread."""
+
+    def __init__(self, tasks: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]) -> None:
+        self._tasks = tasks
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._live, name="edge-agent", daemon=True)
+        self._main: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, farewell: Callable[[], Awaitable[None]], *, timeout_s: float) -> None:
+        """Run `farewell` for at most half of `timeout_s`, then end the tasks and the thread."""
+        if not self._thread.is_alive():
+            return
+        asyncio.run_coroutine_threadsafe(self._wind_down(farewell, timeout_s / 2), self._loop)
+        self._thread.join(timeout_s)
+
+    def _live(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._main = self._loop.create_task(self._run_all(), name="agent")
+        try:
+            self._loop.run_until_complete(self._main)
+        except asyncio.CancelledError:
+            log.debug("the agent's loop was stopped")
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
+            self._loop.close()
+
+    async def _run_all(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for name, task in self._tasks.items():
+                group.create_task(task(), name=name)
+
+    async def _wind_down(self, farewell: Callable[[], Awaitable[None]], timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await farewell()
+        except Exception as err:  # noqa: BLE001  # whatever keeps it from being sent, the last will says the same
+            log.debug("no farewell: %s", err)
+        if self._main is not None:
+            self._main.cancel()
+
+
+async def every(interval_s: float, action: Callable[[], None]) -> None:
+    """Call a blocking function in a worker thread, again and again."""
+    while True:
+        await asyncio.sleep(interval_s)
+        await asyncio.to_thread(action)

@@ -1,0 +1,39 @@
+"""The agent's own errors, below `shared.errors.EdgeloopError`.
+
+EdgeloopError
+├── BundleError
+│   ├── ModelUnusable      the ONNX file does not load, or does not give what its manifest says
+│   └── SelfTestFailed     a candidate does not reproduce its golden samples
+├── NoWorkingModel         neither slot nor the factory bundle gives a model that runs
+├── DownloadFailed         a bundle could not be fetched
+├── UnknownTask            the device has no task of that name
+└── AgentClosed            the agent was asked for something after it was closed
+"""
+
+from __future__ import annotations
+
+from shared.errors import BundleError, EdgeloopError
+
+
+class ModelUnusable(BundleError):
+    pass
+
+
+class SelfTestFailed(BundleError):
+    pass
+
+
+class NoWorkingModel(EdgeloopError):
+    exit_code = 66
+
+
+class DownloadFailed(EdgeloopError):
+    exit_code = 69
+
+
+class UnknownTask(EdgeloopError):
+    exit_code = 2
+
+
+class AgentClosed(EdgeloopError):
+    exit_code = 70

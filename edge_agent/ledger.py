@@ -1,0 +1,103 @@
+"""Counts and bytes by purpose, saved on the device so that they survive restarts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections import Counter
+from enum import StrEnum
+from pathlib import Path
+
+from shared import atomic
+from shared.errors import StorageFull
+from shared.messages import LedgerBytes, TaskCounts
+
+log = logging.getLogger(__name__)
+
+
+class Purpose(StrEnum):
+    """What bytes on the wire were for."""
+
+    SAMPLES = "samples"
+    VERDICTS = "verdicts"
+    UPDATES = "updates"
+    TELEMETRY = "telemetry"
+
+
+class Ledger:
+    """Thread-safe counters; `save` writes them to `file` when they changed."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self._bytes: Counter[str] = Counter()
+        self._counts: dict[str, Counter[str]] = {}
+        self._saved = ""
+        self._failing = False
+        self._starts = 0
+        self._load()
+        self._starts += 1
+        self.save()
+
+    @property
+    def starts(self) -> int:
+        """How often the agent has started on this device, this time included."""
+        return self._starts
+
+    def add_bytes(self, purpose: Purpose, count: int) -> None:
+        """Book `count` payload bytes."""
+        with self._lock:
+            self._bytes[purpose.value] += count
+
+    def count(self, task: str, *names: str) -> None:
+        """Add one to each named field of the task's `TaskCounts`."""
+        with self._lock:
+            counter = self._counts.setdefault(task, Counter())
+            for name in names:
+                counter[name] += 1
+
+    def bytes(self) -> LedgerBytes:
+        """Bytes by purpose."""
+        with self._lock:
+            return LedgerBytes.model_validate(dict(self._bytes))
+
+    def counts(self) -> dict[str, TaskCounts]:
+        """Counts by task."""
+        with self._lock:
+            return {task: TaskCounts.model_validate(dict(counter)) for task, counter in self._counts.items()}
+
+    def save(self) -> None:
+        """Write the counters, atomically, if they changed; a disk that refuses is said once."""
+        with self._lock:
+            value = {
+                "starts": self._starts,
+                "bytes": dict(self._bytes),
+                "tasks": {task: dict(c) for task, c in self._counts.items()},
+            }
+        text = json.dumps(value, sort_keys=True)
+        if text == self._saved:
+            return
+        try:
+            atomic.write_json(self._file, value)
+        except (OSError, StorageFull) as err:
+            if not self._failing:
+                log.error("counts are not saved (%s); inference goes on", err)
+            self._failing = True
+            return
+        self._saved, self._failing = text, False
+
+    def _load(self) -> None:
+        try:
+            value = json.loads(self._file.read_bytes())
+            LedgerBytes.model_validate(value["bytes"])
+            for counts in value["tasks"].values():
+                TaskCounts.model_validate(counts)
+            self._starts = int(value["starts"])
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, AttributeError, TypeError) as err:
+            log.warning("the saved counts in %s cannot be read (%s): counting starts at zero", self._file, err)
+            return
+        self._bytes = Counter(value["bytes"])
+        self._counts = {task: Counter(counts) for task, counts in value["tasks"].items()}

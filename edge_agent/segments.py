@@ -1,0 +1,105 @@
+"""Append-only files of payloads: the part of the spool that holds bytes.
+
+Small files, each deleted when nothing in it is wanted any more; nothing is ever rewritten, which spares the flash.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared import atomic
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a payload lies; `crc` (CRC-32) tells a payload that a power cut left half written."""
+
+    segment: int
+    offset: int
+    length: int
+    crc: int
+
+
+class Segments:
+    """Payloads in `folder`, numbered files `00000001.seg` and up. Not thread-safe: the spool's lock guards it."""
+
+    def __init__(self, folder: Path, *, segment_bytes: int, live: dict[int, int]) -> None:
+        """Open the folder; `live` counts the wanted payloads of each segment, a file without any is deleted."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._segment_bytes = segment_bytes
+        self._live = dict(live)
+        found = sorted(int(file.stem) for file in folder.glob("*.seg"))
+        for number in found:
+            if not self._live.get(number):
+                atomic.remove(self._file(number))
+        # A new file after every start: what a power cut left at the end of the last one is never appended to.
+        self._number = max([*found, *self._live, 0]) + 1
+        self._descriptor: int | None = None
+        self._offset = 0
+        self._unsynced: set[int] = set()
+
+    def append(self, payload: bytes) -> Place:
+        """Write a payload (to the system's cache; `sync` makes it durable).
+
+        Raises:
+            OSError: the disk is full or read-only.
+        """
+        if self._descriptor is not None and self._offset >= self._segment_bytes:
+            self._next_file()
+        if self._descriptor is None:
+            self._descriptor = os.open(self._file(self._number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self._offset = os.fstat(self._descriptor).st_size
+        place = Place(self._number, self._offset, len(payload), zlib.crc32(payload))
+        written = os.write(self._descriptor, payload)
+        self._offset += written
+        self._unsynced.add(self._number)
+        if written != len(payload):
+            raise OSError(28, "short write: no space left on device")
+        self._live[self._number] = self._live.get(self._number, 0) + 1
+        return place
+
+    def read(self, place: Place) -> bytes | None:
+        """The payload, or None when it is not whole (a power cut) or its file is gone."""
+        try:
+            with open(self._file(place.segment), "rb") as file:
+                file.seek(place.offset)
+                payload = file.read(place.length)
+        except FileNotFoundError:
+            return None
+        return payload if len(payload) == place.length and zlib.crc32(payload) == place.crc else None
+
+    def release(self, segment: int) -> None:
+        """One payload of the segment is not wanted any more; its file goes with the last one."""
+        self._live[segment] = self._live.get(segment, 1) - 1
+        if self._live[segment] <= 0:
+            del self._live[segment]
+            if segment != self._number:
+                self._drop(segment)
+
+    def take_unsynced(self) -> list[Path]:
+        """The files that were appended to since the last call; the caller makes them durable, outside the lock."""
+        files = [self._file(number) for number in sorted(self._unsynced)]
+        self._unsynced.clear()
+        return files
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _next_file(self) -> None:
+        self.close()
+        if self._number not in self._live:
+            self._drop(self._number)
+        self._number += 1
+
+    def _drop(self, number: int) -> None:
+        self._unsynced.discard(number)
+        atomic.remove(self._file(number))
+
+    def _file(self, number: int) -> Path:
+        return self._folder / f"{number:08d}.seg"

@@ -1,0 +1,51 @@
+"""Samples from an `.npz` file at a steady rate, as if a sensor gave them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from threading import Event
+
+import numpy as np
+
+from edge_agent.pipeline import Request
+from edge_agent.settings import ReplaySettings
+from shared.codec import Array
+from shared.errors import SettingsError
+
+
+def samples(settings: ReplaySettings, stop: Event) -> Iterator[Request]:
+    """The file's samples in order; a slow consumer slows the source down, nothing is dropped.
+
+    Raises:
+        SettingsError: the file is missing or has no array `x`.
+    """
+    x, reference = _load(settings)
+    period_s = 1.0 / settings.rate_hz if settings.rate_hz else 0.0
+    next_s = time.monotonic()
+    while True:
+        for index in range(len(x)):
+            if stop.wait(max(0.0, next_s - time.monotonic())):
+                return
+            yield Request(
+                tensor=x[index],
+                reference=int(reference[index]),
+                training_use=settings.training_use,
+                audit_fraction=settings.audit_fraction,
+            )
+            # A consumer that was late does not cause a burst afterwards.
+            next_s = max(next_s + period_s, time.monotonic() - period_s)
+        if not settings.repeat:
+            return
+
+
+def _load(settings: ReplaySettings) -> tuple[Array, Array]:
+    try:
+        with np.load(settings.path, allow_pickle=False) as arrays:
+            x: Array = arrays["x"]
+            reference: Array = arrays["reference"] if "reference" in arrays else np.arange(len(x))
+    except (OSError, ValueError, KeyError) as err:
+        raise SettingsError(f"the replay file {settings.path} cannot be used ({err}): it needs an array 'x'") from err
+    if len(x) == 0 or len(reference) != len(x):
+        raise SettingsError(f"the replay file {settings.path} is empty, or 'reference' is not as long as 'x'")
+    return x, reference

@@ -1,0 +1,302 @@
+"""The spool: every offloaded sample, from the moment it is hard until the cloud says it has it.
+
+Payloads lie in append-only segment files, one small row each in SQLite (WAL, `synchronous=NORMAL`): a killed process
+loses nothing, a power cut at most the last `flush_interval_s`. It is bounded in bytes and age and gives up the least
+valuable first: audits before hard samples, then the less hard ones. Thread-safe: `put` comes from the source's thread,
+the rest from the uplink's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from edge_agent.segments import Place, Segments
+from edge_agent.settings import SpoolSettings
+from shared import codec, messages
+from shared.codec import Array
+from shared.errors import StorageFull
+from shared.messages import SampleHeader, SpoolState
+
+log = logging.getLogger(__name__)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS items (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, value REAL NOT NULL, created_s REAL NOT NULL,
+    segment INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, crc INTEGER NOT NULL,
+    header BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS by_value ON items (value, number);
+"""
+_Row = tuple[int, bytes, float, int, int, int, int, bytes]
+_COLUMNS = "number, id, created_s, segment, offset, length, crc, header"
+# An audit is worth less than any hard sample, whose score is added to this.
+_HARD_VALUE = 1.0
+_SEGMENT_SHARE = 64
+_MIN_SEGMENT_BYTES, _MAX_SEGMENT_BYTES = 64 * 1024, 4 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledSample:
+    """A sample that waits; `age_s` since it was put in, by the device's clock, never negative."""
+
+    header: SampleHeader
+    tensor: Array
+    age_s: float
+
+
+@dataclass(slots=True)
+class _Attempt:
+    number: int
+    count: int
+    again_at_s: float
+
+
+class Spool:
+    """See the module. Opens or creates itself in `folder`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: SpoolSettings,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._settings = settings
+        self._monotonic, self._wall = monotonic, wall
+        self._lock = threading.RLock()
+        self._database = _open_database(folder / "spool.db")
+        # A connection of its own, for the flush alone: checkpoints write and sync, which no sample may wait for.
+        self._checkpointer = _open_database(folder / "spool.db")
+        counts = self._database.execute("SELECT segment, COUNT(*) FROM items GROUP BY segment").fetchall()
+        share = settings.max_bytes // _SEGMENT_SHARE
+        segment_bytes = min(max(share, _MIN_SEGMENT_BYTES), _MAX_SEGMENT_BYTES)
+        self._segments = Segments(folder / "segments", segment_bytes=segment_bytes, live=dict(counts))
+        self._items, self._bytes = self._database.execute(
+            "SELECT COUNT(*), IFNULL(SUM(length), 0) FROM items"
+        ).fetchone()
+        self._sent: dict[UUID, _Attempt] = {}
+        self._cursor = 0
+        self._evicted: Counter[str] = Counter()
+        self._refused = 0
+        self._full = False
+        self._wal = folder / "spool.db-wal"
+
+    def put(self, header: SampleHeader, tensor: Array) -> None:
+        """Keep a sample.
+
+        Raises:
+            StorageFull: the disk is full or read-only, or the sample is worth less than all that is kept.
+        """
+        payload = codec.encode(tensor)
+        value = header.hardness if header.inclusion_probability < 1.0 else _HARD_VALUE + header.hardness
+        with self._lock:
+            self._make_room(len(payload), value)
+            try:
+                place = self._segments.append(payload)
+                self._insert(header, place, value)
+            except (OSError, sqlite3.Error) as err:
+                self._say_full(err)
+                raise StorageFull(f"the spool's disk takes no more ({err}): free some space") from err
+            self._say_ended()
+            self._items += 1
+            self._bytes += len(payload)
+
+    def due(self, limit: int) -> list[SpooledSample]:
+        """Up to `limit` samples to send now, marked as sent; oldest first, those without an answer again in time."""
+        now = self._monotonic()
+        with self._lock:
+            self._give_up_old()
+            rows = self._overdue(now, limit)
+            fresh = min(limit - len(rows), self._settings.max_unanswered - len(self._sent))
+            if fresh > 0:
+                query = f"SELECT {_COLUMNS} FROM items WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608  # fixed text
+                found: list[_Row] = self._database.execute(query, (self._cursor, fresh)).fetchall()
+                self._cursor = found[-1][0] if found else self._cursor
+                rows += found
+            return [sample for row in rows if (sample := self._load(row, now)) is not None]
+
+    def next_due_s(self) -> float | None:
+        """Seconds until a sent sample should be sent again; None when none waits for an answer."""
+        with self._lock:
+            again = min((attempt.again_at_s for attempt in self._sent.values()), default=None)
+        return None if again is None else max(0.0, again - self._monotonic())
+
+    def has_fresh(self) -> bool:
+        """Whether a sample waits that was not sent since this start, and may be sent."""
+        with self._lock:
+            if len(self._sent) >= self._settings.max_unanswered:
+                return False
+            row = self._database.execute("SELECT 1 FROM items WHERE number > ? LIMIT 1", (self._cursor,)).fetchone()
+        return row is not None
+
+    def header(self, sample_id: UUID) -> SampleHeader | None:
+        """The header of a sample that is still kept."""
+        with self._lock:
+            row = self._database.execute("SELECT header FROM items WHERE id = ?", (sample_id.bytes,)).fetchone()
+        return messages.decode(SampleHeader, row[0]) if row else None
+
+    def acknowledge(self, ids: Iterable[UUID]) -> int:
+        """Let go of what the cloud has; unknown ids are fine. Returns how many went."""
+        with self._lock:
+            return sum(self._delete(sample_id) for sample_id in ids)
+
+    def refuse(self, sample_id: UUID) -> None:
+        """Let go of what the cloud will never take."""
+        with self._lock:
+            self._refused += self._delete(sample_id)
+
+    def forget_attempts(self) -> None:
+        """The connection is new: everything without an answer may be sent at once."""
+        with self._lock:
+            self._sent.clear()
+            self._cursor = 0
+
+    def flush(self) -> None:
+        """Make everything put so far survive a power cut; a refusal of the disk is said once."""
+        with self._lock:
+            files = [*self._segments.take_unsynced(), self._wal]
+        try:
+            # Outside the lock: a slow disk holds up the flush alone, never a sample.
+            for file in files:
+                _sync_file(file)
+            self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except (OSError, sqlite3.Error) as err:
+            with self._lock:
+                self._say_full(err)
+
+    def state(self) -> SpoolState:
+        """What waits and what was given up, since this start."""
+        with self._lock:
+            return SpoolState(items=self._items, bytes=self._bytes, evicted=dict(self._evicted), refused=self._refused)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self.flush()
+        with self._lock:
+            self._segments.close()
+            self._checkpointer.close()
+            self._database.close()
+
+    def _insert(self, header: SampleHeader, place: Place, value: float) -> None:
+        try:
+            self._database.execute(
+                "INSERT INTO items (id, value, created_s, segment, offset, length, crc, header)"
+                " VALUES (?,?,?,?,?,?,?,?)",
+                (
+                    header.sample_id.bytes,
+                    value,
+                    self._wall(),
+                    place.segment,
+                    place.offset,
+                    place.length,
+                    place.crc,
+                    messages.encode(header),
+                ),
+            )
+        except sqlite3.Error:
+            self._segments.release(place.segment)
+            raise
+
+    def _overdue(self, now: float, limit: int) -> list[_Row]:
+        numbers = [attempt.number for attempt in self._sent.values() if attempt.again_at_s <= now][:limit]
+        marks = ",".join("?" * len(numbers))
+        query = f"SELECT {_COLUMNS} FROM items WHERE number IN ({marks}) ORDER BY number"  # noqa: S608  # fixed text
+        rows: list[_Row] = self._database.execute(query, numbers).fetchall()
+        return rows
+
+    def _load(self, row: _Row, now: float) -> SpooledSample | None:
+        number, raw_id, created_s, segment, offset, length, crc, header = row
+        sample_id = UUID(bytes=raw_id)
+        payload = self._segments.read(Place(segment, offset, length, crc))
+        if payload is None:
+            log.error("a spooled sample was cut off by a power loss and is given up: %s", sample_id)
+            self._evict(sample_id, "damaged")
+            return None
+        attempt = self._sent.get(sample_id) or _Attempt(number, 0, 0.0)
+        wait = min(self._settings.resend_after_s * 2.0**attempt.count, self._settings.resend_cap_s)
+        attempt.count, attempt.again_at_s = min(attempt.count + 1, 60), now + wait
+        self._sent[sample_id] = attempt
+        age = max(0.0, self._wall() - created_s)
+        return SpooledSample(messages.decode(SampleHeader, header), codec.decode(payload), age)
+
+    def _make_room(self, size: int, value: float) -> None:
+        if size > self._settings.max_bytes:
+            raise StorageFull(f"a sample of {size:,} bytes is over [spool] max_bytes = {self._settings.max_bytes:,}")
+        while self._bytes + size > self._settings.max_bytes:
+            row = self._database.execute("SELECT id, value FROM items ORDER BY value, number LIMIT 1").fetchone()
+            if row is None or row[1] > value:
+                self._evicted["space"] += 1
+                raise StorageFull("the spool is full of more valuable samples: raise [spool] max_bytes")
+            self._evict(UUID(bytes=row[0]), "space")
+
+    def _give_up_old(self) -> None:
+        oldest = self._wall() - self._settings.max_age_s
+        rows = self._database.execute("SELECT id FROM items WHERE created_s < ? LIMIT 1000", (oldest,)).fetchall()
+        for (raw_id,) in rows:
+            self._evict(UUID(bytes=raw_id), "age")
+
+    def _evict(self, sample_id: UUID, reason: str) -> None:
+        self._evicted[reason] += self._delete(sample_id)
+
+    def _delete(self, sample_id: UUID) -> int:
+        self._sent.pop(sample_id, None)
+        query = "DELETE FROM items WHERE id = ? RETURNING segment, length"
+        row = self._database.execute(query, (sample_id.bytes,)).fetchone()
+        if row is None:
+            return 0
+        self._items -= 1
+        self._bytes -= row[1]
+        self._segments.release(row[0])
+        return 1
+
+    def _say_full(self, err: Exception) -> None:
+        if not self._full:
+            log.error(
+                "the spool's disk takes no more (%s): samples are not kept, inference goes on; free some space", err
+            )
+        self._full = True
+
+    def _say_ended(self) -> None:
+        if self._full:
+            log.info("the spool's disk takes samples again")
+        self._full = False
+
+
+def _open_database(file: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=NORMAL")
+        database.execute("PRAGMA wal_autocheckpoint=0")
+        database.executescript(_SCHEMA)
+    except sqlite3.DatabaseError as err:
+        database.close()
+        if "malformed" not in str(err) and "not a database" not in str(err):
+            raise StorageFull(f"cannot open the spool {file} ({err}): is the disk full or read-only?") from err
+        aside = file.with_name(file.name + ".damaged")
+        log.error("the spool %s is damaged (%s): put aside as %s, starting an empty one", file, err, aside.name)
+        os.replace(file, aside)
+        return _open_database(file)
+    return database
+
+
+def _sync_file(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
