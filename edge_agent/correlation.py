@@ -55,13 +55,20 @@ class Correlation:
         asked.answered.wait(max(0.0, asked.deadline_s - self._monotonic()))
         with self._lock:
             asked.deadline_s = None
+            if asked.verdict is not None:
+                self._asked.pop(sample_id, None)
             return asked.verdict
 
     def deliver(self, verdict: Verdict) -> Asked | None:
         """What is known of the verdict's sample, once; whoever waits for it gets it (`asked.verdict` is set then)."""
         with self._lock:
-            asked = self._asked.pop(verdict.sample_id, None)
-            if asked is not None and asked.deadline_s is not None:
+            asked = self._asked.get(verdict.sample_id)
+            if asked is None or asked.verdict is not None:
+                return None
+            if asked.deadline_s is None:
+                del self._asked[verdict.sample_id]
+            else:
+                # It stays until `wait` takes it: a fast cloud answers before the caller has come to wait.
                 asked.verdict = verdict
                 asked.answered.set()
             return asked

@@ -39,7 +39,8 @@ def assess(logits: NDArray[np.float32], manifest: Manifest) -> Hardness:
     prediction = int(probabilities.argmax())
     confidence = float(probabilities[prediction])
     if manifest.score is Score.MAX_PROBABILITY:
-        score = 1.0 - confidence
+        # In float32, as `uncertainty.max_probability` has it: thresholds are scores, and one equal to a score is hard.
+        score = float(np.float32(1.0) - probabilities[prediction])
     else:
         score = float(uncertainty.hardness(logits, manifest.temperature, manifest.score))
     hard = manifest.threshold is not None and score >= manifest.threshold

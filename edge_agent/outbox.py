@@ -51,8 +51,12 @@ class Outbox:
     def acknowledge(self, ids: Iterable[UUID]) -> None:
         """Drop these; unknown ids are fine."""
         for report_id in ids:
-            if self._reports.pop(report_id, None) is not None:
+            if self._reports.pop(report_id, None) is None:
+                continue
+            try:
                 atomic.remove(self._file(report_id))
+            except OSError as err:
+                log.warning("an acknowledged report stays on the disk (%s) and is sent again after a restart", err)
 
     def _file(self, report_id: UUID) -> Path:
         return self._folder / f"{report_id}{_SUFFIX}"

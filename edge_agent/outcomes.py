@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -128,7 +129,7 @@ class JsonLinesSink:
         self._lock = threading.Lock()
         self._failing = False
         self._to_stdout = str(settings.path) == "-"
-        self._descriptor = sys.stdout.fileno() if self._to_stdout else self._open()
+        self._descriptor: int | None = sys.stdout.fileno() if self._to_stdout else self._open()
 
     def outcome(self, outcome: Outcome) -> None:
         self._write("outcome", asdict(outcome))
@@ -138,17 +139,18 @@ class JsonLinesSink:
 
     def close(self) -> None:
         with self._lock:
-            if not self._to_stdout:
+            if not self._to_stdout and self._descriptor is not None:
                 os.close(self._descriptor)
+            self._descriptor = None
 
     def _write(self, kind: str, record: dict[str, Any]) -> None:
         record["sample_id"] = str(record["sample_id"])
         line = json.dumps({"kind": kind, **record}, separators=(",", ":")) + "\n"
         with self._lock:
+            if self._descriptor is None:
+                return
             try:
-                os.write(self._descriptor, line.encode())
-                if not self._to_stdout and os.lseek(self._descriptor, 0, os.SEEK_CUR) >= self._max_bytes:
-                    self._rotate()
+                self._append(self._descriptor, line.encode())
             except OSError as err:
                 if not self._failing:
                     log.error(
@@ -160,10 +162,24 @@ class JsonLinesSink:
                 log.info("outcomes are written to %s again", self._path)
             self._failing = False
 
-    def _rotate(self) -> None:
-        os.close(self._descriptor)
+    def _append(self, descriptor: int, line: bytes) -> None:
+        if self._to_stdout:
+            os.write(descriptor, line)
+            return
+        if os.fstat(descriptor).st_size >= self._max_bytes:
+            descriptor = self._rotate()
+        end = os.fstat(descriptor).st_size
+        if os.write(descriptor, line) != len(line):
+            os.ftruncate(descriptor, end)
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    def _rotate(self) -> int:
         os.replace(self._path, self._path.with_name(self._path.name + ".1"))
-        self._descriptor = self._open()
+        newer = self._open()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = newer
+        return newer
 
     def _open(self) -> int:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from edge_agent.hardness import Hardness
-from edge_agent.settings import OffloadMode
 from shared.messages import Action, Reason
+
+
+class OffloadMode(StrEnum):
+    """What may leave the device."""
+
+    NEVER = "never"
+    HARD = "hard"
+    HARD_AND_AUDIT = "hard+audit"
 
 
 @dataclass(frozen=True, slots=True)

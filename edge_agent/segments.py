@@ -5,6 +5,7 @@ Small files, each deleted when nothing in it is wanted any more; nothing is ever
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from dataclasses import dataclass
@@ -55,12 +56,21 @@ class Segments:
             self._offset = os.fstat(self._descriptor).st_size
         place = Place(self._number, self._offset, len(payload), zlib.crc32(payload))
         written = os.write(self._descriptor, payload)
-        self._offset += written
         self._unsynced.add(self._number)
         if written != len(payload):
-            raise OSError(28, "short write: no space left on device")
+            # What did not fit whole must not take the last of the space.
+            os.ftruncate(self._descriptor, place.offset)
+            raise OSError(errno.ENOSPC, "no space left on device")
+        self._offset += written
         self._live[self._number] = self._live.get(self._number, 0) + 1
         return place
+
+    def take_back(self, place: Place) -> None:
+        """Undo the last `append`."""
+        if self._descriptor is not None and place.segment == self._number:
+            os.ftruncate(self._descriptor, place.offset)
+            self._offset = place.offset
+        self.release(place.segment)
 
     def read(self, place: Place) -> bytes | None:
         """The payload, or None when it is not whole (a power cut) or its file is gone."""
@@ -73,12 +83,17 @@ class Segments:
         return payload if len(payload) == place.length and zlib.crc32(payload) == place.crc else None
 
     def release(self, segment: int) -> None:
-        """One payload of the segment is not wanted any more; its file goes with the last one."""
+        """One payload of the segment is not wanted any more; its file goes, or empties, with the last one."""
         self._live[segment] = self._live.get(segment, 1) - 1
-        if self._live[segment] <= 0:
-            del self._live[segment]
-            if segment != self._number:
-                self._drop(segment)
+        if self._live[segment] > 0:
+            return
+        del self._live[segment]
+        if segment != self._number:
+            self._drop(segment)
+        elif self._descriptor is not None:
+            # At once: on a full disk the file would never be filled up and so never go.
+            os.ftruncate(self._descriptor, 0)
+            self._offset = 0
 
     def take_unsynced(self) -> list[Path]:
         """The files that were appended to since the last call; the caller makes them durable, outside the lock."""
@@ -93,8 +108,6 @@ class Segments:
 
     def _next_file(self) -> None:
         self.close()
-        if self._number not in self._live:
-            self._drop(self._number)
         self._number += 1
 
     def _drop(self, number: int) -> None:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from edge_agent.policy import OffloadMode
 from shared.messages import Name
 from shared.mqtt import BrokerSettings
 from shared.settings import Section, Settings
-
-
-class OffloadMode(StrEnum):
-    """What may leave the device."""
-
-    NEVER = "never"
-    HARD = "hard"
-    HARD_AND_AUDIT = "hard+audit"
 
 
 class ReplaySettings(Section):

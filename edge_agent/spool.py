@@ -9,7 +9,6 @@ the rest from the uplink's.
 from __future__ import annotations
 
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -21,23 +20,17 @@ from uuid import UUID
 
 from edge_agent.segments import Place, Segments
 from edge_agent.settings import SpoolSettings
+from edge_agent.spool_database import Reserve, open_again, open_checked, sync_file
 from shared import codec, messages
 from shared.codec import Array
-from shared.errors import StorageFull
-from shared.messages import SampleHeader, SpoolState
+from shared.errors import FrameError, StorageFull
+from shared.messages import Reason, SampleHeader, SpoolState
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS items (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, value REAL NOT NULL, created_s REAL NOT NULL,
-    segment INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, crc INTEGER NOT NULL,
-    header BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS by_value ON items (value, number);
-"""
 _Row = tuple[int, bytes, float, int, int, int, int, bytes]
 _COLUMNS = "number, id, created_s, segment, offset, length, crc, header"
+_INSERT = f"INSERT INTO items (id, value, {_COLUMNS.partition('id, ')[2]}) VALUES (?,?,?,?,?,?,?,?)"  # noqa: S608  # fixed text
 # An audit is worth less than any hard sample, whose score is added to this.
 _HARD_VALUE = 1.0
 _SEGMENT_SHARE = 64
@@ -75,9 +68,9 @@ class Spool:
         self._settings = settings
         self._monotonic, self._wall = monotonic, wall
         self._lock = threading.RLock()
-        self._database = _open_database(folder / "spool.db")
+        self._database = open_checked(folder / "spool.db")
         # A connection of its own, for the flush alone: checkpoints write and sync, which no sample may wait for.
-        self._checkpointer = _open_database(folder / "spool.db")
+        self._checkpointer = open_again(folder / "spool.db")
         counts = self._database.execute("SELECT segment, COUNT(*) FROM items GROUP BY segment").fetchall()
         share = settings.max_bytes // _SEGMENT_SHARE
         segment_bytes = min(max(share, _MIN_SEGMENT_BYTES), _MAX_SEGMENT_BYTES)
@@ -91,6 +84,7 @@ class Spool:
         self._refused = 0
         self._full = False
         self._wal = folder / "spool.db-wal"
+        self._reserve = Reserve(folder / "reserve")
 
     def put(self, header: SampleHeader, tensor: Array) -> None:
         """Keep a sample.
@@ -99,10 +93,11 @@ class Spool:
             StorageFull: the disk is full or read-only, or the sample is worth less than all that is kept.
         """
         payload = codec.encode(tensor)
-        value = header.hardness if header.inclusion_probability < 1.0 else _HARD_VALUE + header.hardness
+        value = header.hardness if header.reason is Reason.AUDIT else _HARD_VALUE + header.hardness
         with self._lock:
-            self._make_room(len(payload), value)
             try:
+                self._reserve.hold()
+                self._make_room(len(payload), value)
                 place = self._segments.append(payload)
                 self._insert(header, place, value)
             except (OSError, sqlite3.Error) as err:
@@ -116,14 +111,14 @@ class Spool:
         """Up to `limit` samples to send now, marked as sent; oldest first, those without an answer again in time."""
         now = self._monotonic()
         with self._lock:
-            self._give_up_old()
-            rows = self._overdue(now, limit)
-            fresh = min(limit - len(rows), self._settings.max_unanswered - len(self._sent))
-            if fresh > 0:
-                query = f"SELECT {_COLUMNS} FROM items WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608  # fixed text
-                found: list[_Row] = self._database.execute(query, (self._cursor, fresh)).fetchall()
-                self._cursor = found[-1][0] if found else self._cursor
-                rows += found
+            try:
+                self._give_up_old()
+                rows = self._overdue(now, limit)
+                rows += self._unsent(min(limit - len(rows), self._settings.max_unanswered - len(self._sent)))
+            except sqlite3.Error as err:
+                self._say_full(err)
+                self._put_off(now)
+                return []
             return [sample for row in rows if (sample := self._load(row, now)) is not None]
 
     def next_due_s(self) -> float | None:
@@ -132,22 +127,21 @@ class Spool:
             again = min((attempt.again_at_s for attempt in self._sent.values()), default=None)
         return None if again is None else max(0.0, again - self._monotonic())
 
-    def has_fresh(self) -> bool:
-        """Whether a sample waits that was not sent since this start, and may be sent."""
-        with self._lock:
-            if len(self._sent) >= self._settings.max_unanswered:
-                return False
-            row = self._database.execute("SELECT 1 FROM items WHERE number > ? LIMIT 1", (self._cursor,)).fetchone()
-        return row is not None
-
     def header(self, sample_id: UUID) -> SampleHeader | None:
         """The header of a sample that is still kept."""
         with self._lock:
-            row = self._database.execute("SELECT header FROM items WHERE id = ?", (sample_id.bytes,)).fetchone()
+            try:
+                row = self._database.execute("SELECT header FROM items WHERE id = ?", (sample_id.bytes,)).fetchone()
+            except sqlite3.Error as err:
+                self._say_full(err)
+                return None
         return messages.decode(SampleHeader, row[0]) if row else None
 
     def acknowledge(self, ids: Iterable[UUID]) -> int:
-        """Let go of what the cloud has; unknown ids are fine. Returns how many went."""
+        """Let go of what the cloud has; unknown ids are fine. Returns how many went.
+
+        What a full disk does not let go of stays, is sent again in its time, and goes with the next answer.
+        """
         with self._lock:
             return sum(self._delete(sample_id) for sample_id in ids)
 
@@ -169,7 +163,7 @@ class Spool:
         try:
             # Outside the lock: a slow disk holds up the flush alone, never a sample.
             for file in files:
-                _sync_file(file)
+                sync_file(file)
             self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
         except (OSError, sqlite3.Error) as err:
             with self._lock:
@@ -189,24 +183,26 @@ class Spool:
             self._database.close()
 
     def _insert(self, header: SampleHeader, place: Place, value: float) -> None:
+        where = (place.segment, place.offset, place.length, place.crc)
+        values = (header.sample_id.bytes, value, self._wall(), *where, messages.encode(header))
         try:
-            self._database.execute(
-                "INSERT INTO items (id, value, created_s, segment, offset, length, crc, header)"
-                " VALUES (?,?,?,?,?,?,?,?)",
-                (
-                    header.sample_id.bytes,
-                    value,
-                    self._wall(),
-                    place.segment,
-                    place.offset,
-                    place.length,
-                    place.crc,
-                    messages.encode(header),
-                ),
-            )
+            self._database.execute(_INSERT, values)
         except sqlite3.Error:
-            self._segments.release(place.segment)
+            self._segments.take_back(place)
             raise
+
+    def _unsent(self, limit: int) -> list[_Row]:
+        if limit <= 0:
+            return []
+        query = f"SELECT {_COLUMNS} FROM items WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608  # fixed text
+        rows: list[_Row] = self._database.execute(query, (self._cursor, limit)).fetchall()
+        self._cursor = rows[-1][0] if rows else self._cursor
+        return rows
+
+    def _put_off(self, now: float) -> None:
+        """The rows cannot be read now: nothing is due for a while, so that nobody asks in a circle."""
+        for attempt in self._sent.values():
+            attempt.again_at_s = max(attempt.again_at_s, now + self._settings.resend_after_s)
 
     def _overdue(self, now: float, limit: int) -> list[_Row]:
         numbers = [attempt.number for attempt in self._sent.values() if attempt.again_at_s <= now][:limit]
@@ -216,29 +212,45 @@ class Spool:
         return rows
 
     def _load(self, row: _Row, now: float) -> SpooledSample | None:
-        number, raw_id, created_s, segment, offset, length, crc, header = row
-        sample_id = UUID(bytes=raw_id)
-        payload = self._segments.read(Place(segment, offset, length, crc))
+        number, raw_id, created_s, *where, header = row
+        sample_id, place = UUID(bytes=raw_id), Place(*where)
+        try:
+            sample_header, payload = messages.decode(SampleHeader, header), self._segments.read(place)
+        except FrameError as err:
+            log.error("the header of a spooled sample is damaged or another release's: %s", err)
+            payload = None
         if payload is None:
-            log.error("a spooled sample was cut off by a power loss and is given up: %s", sample_id)
+            log.error("a spooled sample is not whole (a power loss?) and is given up: %s", sample_id)
             self._evict(sample_id, "damaged")
+            self._sent.pop(sample_id, None)
             return None
         attempt = self._sent.get(sample_id) or _Attempt(number, 0, 0.0)
         wait = min(self._settings.resend_after_s * 2.0**attempt.count, self._settings.resend_cap_s)
         attempt.count, attempt.again_at_s = min(attempt.count + 1, 60), now + wait
         self._sent[sample_id] = attempt
         age = max(0.0, self._wall() - created_s)
-        return SpooledSample(messages.decode(SampleHeader, header), codec.decode(payload), age)
+        return SpooledSample(sample_header, codec.decode(payload), age)
 
     def _make_room(self, size: int, value: float) -> None:
         if size > self._settings.max_bytes:
             raise StorageFull(f"a sample of {size:,} bytes is over [spool] max_bytes = {self._settings.max_bytes:,}")
-        while self._bytes + size > self._settings.max_bytes:
-            row = self._database.execute("SELECT id, value FROM items ORDER BY value, number LIMIT 1").fetchone()
-            if row is None or row[1] > value:
-                self._evicted["space"] += 1
-                raise StorageFull("the spool is full of more valuable samples: raise [spool] max_bytes")
-            self._evict(UUID(bytes=row[0]), "space")
+        surplus = self._bytes + size - self._settings.max_bytes
+        if surplus <= 0:
+            return
+        leaving: list[bytes] = []
+        query = "SELECT id, length FROM items WHERE value <= ? ORDER BY value, number"
+        for raw_id, length in self._database.execute(query, (value,)):
+            leaving.append(raw_id)
+            surplus -= length
+            if surplus <= 0:
+                break
+        if surplus > 0:
+            self._evicted["space"] += 1
+            raise StorageFull("the spool is full of more valuable samples: raise [spool] max_bytes")
+        for raw_id in leaving:
+            self._evict(UUID(bytes=raw_id), "space")
+        if self._bytes + size > self._settings.max_bytes:
+            raise StorageFull("the spool is full, and its disk too: free some space")
 
     def _give_up_old(self) -> None:
         oldest = self._wall() - self._settings.max_age_s
@@ -250,15 +262,29 @@ class Spool:
         self._evicted[reason] += self._delete(sample_id)
 
     def _delete(self, sample_id: UUID) -> int:
+        try:
+            row = self._delete_row(sample_id)
+        except (OSError, sqlite3.Error) as err:
+            self._say_full(err)
+            return 0
         self._sent.pop(sample_id, None)
-        query = "DELETE FROM items WHERE id = ? RETURNING segment, length"
-        row = self._database.execute(query, (sample_id.bytes,)).fetchone()
         if row is None:
             return 0
         self._items -= 1
         self._bytes -= row[1]
         self._segments.release(row[0])
         return 1
+
+    def _delete_row(self, sample_id: UUID) -> tuple[int, int] | None:
+        query = "DELETE FROM items WHERE id = ? RETURNING segment, length"
+        try:
+            row: tuple[int, int] | None = self._database.execute(query, (sample_id.bytes,)).fetchone()
+        except sqlite3.OperationalError:
+            # Deleting needs room in the log, and the log has some again once it is in the database.
+            self._reserve.give_up()
+            self._checkpointer.execute("PRAGMA wal_checkpoint(RESTART)")
+            row = self._database.execute(query, (sample_id.bytes,)).fetchone()
+        return row
 
     def _say_full(self, err: Exception) -> None:
         if not self._full:
@@ -271,32 +297,3 @@ class Spool:
         if self._full:
             log.info("the spool's disk takes samples again")
         self._full = False
-
-
-def _open_database(file: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-    try:
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")
-        database.execute("PRAGMA wal_autocheckpoint=0")
-        database.executescript(_SCHEMA)
-    except sqlite3.DatabaseError as err:
-        database.close()
-        if "malformed" not in str(err) and "not a database" not in str(err):
-            raise StorageFull(f"cannot open the spool {file} ({err}): is the disk full or read-only?") from err
-        aside = file.with_name(file.name + ".damaged")
-        log.error("the spool %s is damaged (%s): put aside as %s, starting an empty one", file, err, aside.name)
-        os.replace(file, aside)
-        return _open_database(file)
-    return database
-
-
-def _sync_file(path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -263,12 +263,12 @@ def _validated(kind: type[M], value: Any) -> M:
     if not isinstance(value, dict):
         raise MalformedFrame(f"a {kind.__name__} frame must be a map, not {type(value).__name__}")
     version = value.get("schema_version")
-    if type(version) is int and version != SCHEMA_VERSION:
+    if type(version) is not int:
+        raise MalformedFrame(f"a {kind.__name__} frame without a number as its schema_version")
+    if version != SCHEMA_VERSION:
         raise UnknownSchema(
             f"a {kind.__name__} of schema version {version}; this release speaks {SCHEMA_VERSION}: update the older"
         )
-    if version is None:
-        raise MalformedFrame(f"a {kind.__name__} frame without a schema_version")
     try:
         return kind.model_validate(value)
     except ValidationError as err:

@@ -129,9 +129,11 @@ def connector(settings: BrokerSettings) -> Connector:
             raise BrokerUnavailable(
                 f"no MQTT broker answers at {settings.address} ({err}): start it, or correct [broker]"
             ) from err
+        connection = _AiomqttConnection(client)
         try:
-            yield _AiomqttConnection(client)
+            yield connection
         finally:
+            connection.give_up()
             try:
                 await client.__aexit__(None, None, None)
             except aiomqtt.MqttError as err:
@@ -202,13 +204,21 @@ def _first_leaf(group: BaseExceptionGroup[BrokerUnavailable]) -> BrokerUnavailab
 
 
 class _AiomqttConnection:
+    """Tells a publish that waits for the broker's acknowledgement as soon as the reader finds the connection lost."""
+
     def __init__(self, client: aiomqtt.Client) -> None:
         self._client = client
+        self._waiting: set[asyncio.Timeout] = set()
 
     async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> None:
         try:
-            await self._client.publish(topic, payload, qos=qos, retain=retain)
-        except aiomqtt.MqttError as err:
+            async with asyncio.timeout(None) as limit:
+                self._waiting.add(limit)
+                try:
+                    await self._client.publish(topic, payload, qos=qos, retain=retain)
+                finally:
+                    self._waiting.discard(limit)
+        except (aiomqtt.MqttError, TimeoutError) as err:
             raise ConnectionLost(f"connection lost while publishing to {topic}: {err}") from err
 
     async def subscribe(self, filters: Sequence[str]) -> None:
@@ -225,7 +235,14 @@ class _AiomqttConnection:
             async for message in self._client.messages:
                 yield Received(str(message.topic), message.payload)
         except aiomqtt.MqttError as err:
+            self.give_up()
             raise ConnectionLost(f"connection lost: {err}") from err
+
+    def give_up(self) -> None:
+        """End the publishes that wait: aiomqtt itself would let each wait until its timeout."""
+        now = asyncio.get_running_loop().time()
+        while self._waiting:
+            self._waiting.pop().reschedule(now)
 
 
 def _client(settings: BrokerSettings, identity: Identity) -> aiomqtt.Client:

@@ -63,6 +63,10 @@ def is_name(text: str) -> bool:
 
 
 def every_device(site: str, channel: Channel, *, group: str = "") -> str:
-    """The filter for one channel of all devices of a site; with `group`, shared among the group's members."""
+    """The filter for one channel of all devices of a site; with `group`, shared among the group's members.
+
+    The channel is part of the shared group's name: rumqttd takes groups of one name for one group, whatever their
+    filters, and delivers only the first filter's messages.
+    """
     pattern = f"{PREFIX}/{site}/+/{channel.value}"
-    return f"$share/{group}/{pattern}" if group else pattern
+    return f"$share/{group}-{channel.value}/{pattern}" if group else pattern

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
@@ -46,14 +47,21 @@ def samples(settings: DirectorySettings, stop: Event) -> Iterator[Request]:
 
 
 def _waiting(folder: Path) -> list[Path]:
-    files = [entry for entry in os.scandir(folder) if entry.is_file() and entry.name.endswith(".npy")]
-    return [Path(entry.path) for entry in sorted(files, key=lambda entry: (entry.stat().st_mtime_ns, entry.name))]
+    files = []
+    for file in folder.glob("*.npy"):
+        with suppress(FileNotFoundError):
+            files.append((file.stat().st_mtime_ns, file.name, file))
+    return [file for _, _, file in sorted(files) if file.is_file()]
 
 
 def _read(file: Path, settings: DirectorySettings) -> Request | None:
     try:
-        tensor = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as err:
+        with open(file, "rb") as opened:
+            tensor = np.lib.format.read_array(opened, allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    # A header may claim an array that no memory holds.
+    except (OSError, ValueError, EOFError, MemoryError) as err:
         log.error("%s is not a numpy array (%s): moved to failed/", file, err)
         return None
     return Request(
@@ -65,7 +73,8 @@ def _read(file: Path, settings: DirectorySettings) -> Request | None:
 
 
 def _move(file: Path, folder: Path, keep: int) -> None:
-    os.replace(file, folder / file.name)
+    with suppress(FileNotFoundError):  # somebody took it away; that is fine
+        os.replace(file, folder / file.name)
     kept = sorted(folder.iterdir(), key=lambda entry: entry.stat().st_mtime_ns)
     for old in kept[: max(0, len(kept) - keep)]:
         atomic.remove(old)

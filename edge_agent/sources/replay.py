@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from threading import Event
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -41,11 +42,12 @@ def samples(settings: ReplaySettings, stop: Event) -> Iterator[Request]:
 
 def _load(settings: ReplaySettings) -> tuple[Array, Array]:
     try:
-        with np.load(settings.path, allow_pickle=False) as arrays:
+        with open(settings.path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             x: Array = arrays["x"]
             reference: Array = arrays["reference"] if "reference" in arrays else np.arange(len(x))
-    except (OSError, ValueError, KeyError) as err:
+    # numpy lets these and more through for a file that is no archive, or cut short; each means the same here.
+    except (OSError, ValueError, KeyError, TypeError, EOFError, MemoryError, BadZipFile) as err:
         raise SettingsError(f"the replay file {settings.path} cannot be used ({err}): it needs an array 'x'") from err
-    if len(x) == 0 or len(reference) != len(x):
-        raise SettingsError(f"the replay file {settings.path} is empty, or 'reference' is not as long as 'x'")
+    if len(x) == 0 or reference.shape != x.shape[:1] or reference.dtype.kind not in "iu":
+        raise SettingsError(f"the replay file {settings.path} is empty, or 'reference' is not one integer for each 'x'")
     return x, reference

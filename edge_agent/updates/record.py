@@ -79,6 +79,6 @@ class Records:
     def _load_failed(self) -> dict[str, int]:
         try:
             value = json.loads(self._failed.read_bytes())
-        except (OSError, ValueError):
+            return {str(key): int(item) for key, item in value.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
             return {}
-        return {str(key): int(item) for key, item in value.items()} if isinstance(value, dict) else {}

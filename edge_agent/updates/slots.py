@@ -13,7 +13,7 @@ from typing import Any
 from edge_agent.engine import Engine
 from edge_agent.errors import NoWorkingModel
 from shared import atomic, bundle
-from shared.errors import BundleError
+from shared.errors import BundleError, StorageFull
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +111,11 @@ class Slots:
     def open(self, factory: Path) -> Engine:
         """The engine to start with: the active slot's, else the other slot's, else the factory bundle's.
 
+        A slot is the last resort when the pointer cannot be read and the factory bundle is gone.
+
         Raises:
-            NoWorkingModel: none of the three loads.
+            NoWorkingModel: none of them loads.
+            StorageFull: the factory bundle must be unpacked, and the disk takes no more.
         """
         pointer = self.pointer()
         problems: list[str] = []
@@ -122,11 +125,21 @@ class Slots:
                 return engine
             back = pointer.previous
             engine = self._try(back.slot, back.sha256, problems) if back else None
-            if engine is not None:
+            if back is not None and engine is not None:
                 log.error("the active model does not load (%s): back to %s", problems[0], engine.manifest.version)
-                self.go_back()
+                self._point_if_possible(back.slot, engine)
                 return engine
-        return self._install(factory, problems)
+        try:
+            return self._install(factory, problems)
+        except BundleError as err:
+            problems.append(f"factory bundle {factory}: {err}")
+            for slot in Slot if pointer is None else ():
+                engine = self._try(slot, "", problems)
+                if engine is not None:
+                    log.error("slot %s holds a model that loads: it is used", slot.value)
+                    self._point_if_possible(slot, engine)
+                    return engine
+            raise NoWorkingModel("; ".join(problems)) from err
 
     def _try(self, slot: Slot, sha256: str, problems: list[str]) -> Engine | None:
         try:
@@ -136,18 +149,23 @@ class Slots:
             return None
 
     def _install(self, factory: Path, problems: list[str]) -> Engine:
-        try:
-            info = bundle.inspect(factory)
-            folder = self.path(Slot.A)
-            shutil.rmtree(folder, ignore_errors=True)
-            bundle.unpack(factory, folder)
-            engine = Engine(folder, sha256=info.sha256)
-        except BundleError as err:
-            raise NoWorkingModel("; ".join([*problems, f"factory bundle {factory}: {err}"])) from err
+        info = bundle.inspect(factory)
+        folder = self.path(Slot.A)
+        shutil.rmtree(folder, ignore_errors=True)
+        bundle.unpack(factory, folder)
+        engine = Engine(folder, sha256=info.sha256)
         if problems:
             log.error("no slot holds a working model (%s): back to the factory bundle", "; ".join(problems))
         self.activate(Slot.A, engine.manifest.version, info.sha256)
         return engine
+
+    def _point_if_possible(self, slot: Slot, engine: Engine) -> None:
+        """A pointer that cannot be written must not keep a device from a model that works; the next start finds it."""
+        pointer = Pointer(slot, engine.manifest.version, engine.sha256)
+        try:
+            atomic.write_json(self._file, {**pointer.as_dict(), "previous": None})
+        except (OSError, StorageFull) as err:
+            log.error("the slot pointer cannot be written: %s", err)
 
 
 def _pointer(value: dict[str, Any], previous: Pointer | None = None) -> Pointer:

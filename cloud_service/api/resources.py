@@ -1,0 +1,263 @@
+"""What the API takes and gives, as frozen models; the OpenAPI document is generated from them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from shared.manifest import Manifest
+from shared.messages import Name, TaskState, Telemetry, Version
+
+Limit = Annotated[int, Field(ge=1, le=1_000)]
+
+
+class Resource(BaseModel):
+    """Base of every request and response."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Problem(Resource):
+    """An error (RFC 9457); `remedy` says what to do."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    remedy: str
+
+
+class Health(Resource):
+    """Whether the service works, and what it has seen since it started.
+
+    Attributes:
+        status: `degraded` while there is no broker; the API works all the same.
+        counts: samples by what became of them.
+        faults: frames and samples that devices got wrong, by kind.
+    """
+
+    status: str
+    broker: str
+    version: str
+    site: str
+    uptime_s: float
+    teachers: dict[str, str]
+    counts: dict[str, int]
+    faults: dict[str, int]
+
+
+class DeviceView(Resource):
+    """A device as it last described itself."""
+
+    name: str
+    online: bool
+    agent_version: str
+    first_seen: datetime
+    last_seen: datetime
+    tasks: dict[str, TaskState]
+    telemetry: Telemetry | None
+
+
+class DeviceList(Resource):
+    """Devices by name."""
+
+    items: list[DeviceView]
+
+
+class ModelView(Resource):
+    """A bundle in the registry.
+
+    Attributes:
+        origin: `upload`, `wrapped`, or `job:<id>`.
+        shippable: false when it did not pass its gate.
+    """
+
+    task: str
+    version: str
+    sha256: str
+    size_bytes: int
+    parent: str | None
+    origin: str
+    shippable: bool
+    created_at: datetime
+    metrics: dict[str, float]
+
+
+class ModelList(Resource):
+    """Bundles, newest first."""
+
+    items: list[ModelView]
+
+
+class ModelDetail(ModelView):
+    """A bundle with its manifest."""
+
+    manifest: Manifest
+
+
+class ModelFilter(Resource):
+    """Which bundles are meant."""
+
+    task: Name | None = None
+
+
+class DeploymentRequest(Resource):
+    """A bundle and where it should run: the devices named, or all that run its task."""
+
+    task: Name
+    version: Version
+    devices: Annotated[tuple[Name, ...], Field(max_length=10_000)] = ()
+    all: bool = False
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> DeploymentRequest:
+        if self.all == bool(self.devices):
+            raise ValueError("name devices, or say all, one of both")
+        return self
+
+
+class DeploymentView(Resource):
+    """One bundle on its way to one device; `state` is pending, activated, failed or superseded."""
+
+    id: int
+    device: str
+    task: str
+    version: str
+    sha256: str
+    revision: int
+    state: str
+    failure: str
+    message: str
+    seconds: float | None
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class DeploymentList(Resource):
+    """Deployments, newest first."""
+
+    items: list[DeploymentView]
+
+
+class DeploymentQuery(Resource):
+    """Which deployments are meant."""
+
+    task: Name | None = None
+    device: Name | None = None
+    version: Version | None = None
+    limit: Limit = 1_000
+
+
+class VerdictView(Resource):
+    """The teacher's answer; `label` is an index."""
+
+    label: int
+    probabilities: list[float]
+    teacher: str
+    answered_at: datetime
+
+
+class SampleView(Resource):
+    """A stored sample; `failure` says why the teacher could not answer it."""
+
+    id: UUID
+    device: str
+    task: str
+    seq: int
+    bundle_version: str
+    prediction: int
+    hardness: float
+    reason: str
+    inclusion_probability: float
+    stored_at: datetime
+    verdict: VerdictView | None
+    failure: str | None
+
+
+class SamplePage(Resource):
+    """Samples, newest first; `next` goes into `cursor` for the following page."""
+
+    items: list[SampleView]
+    next: str | None
+
+
+class SampleScope(Resource):
+    """Which samples are meant; `label` is the teacher's."""
+
+    task: Name | None = None
+    device: Name | None = None
+    label: Annotated[int, Field(ge=0)] | None = None
+    reason: Annotated[str, Field(max_length=32)] | None = None
+
+
+class SampleQuery(SampleScope):
+    """A page of samples."""
+
+    cursor: Annotated[str, Field(pattern=r"^[0-9]{1,18}$")] | None = None
+    limit: Limit = 100
+
+
+class SampleGroup(Resource):
+    """How many samples share these; `label` is null where the teacher has not answered."""
+
+    task: str
+    device: str
+    reason: str
+    label: int | None
+    count: int
+
+
+class SampleSummary(Resource):
+    """Counts of stored samples."""
+
+    total: int
+    answered: int
+    groups: list[SampleGroup]
+
+
+class JobRequest(Resource):
+    """Train a new student of a task now."""
+
+    task: Name
+    seed: Annotated[int, Field(ge=0, lt=2**31)] | None = None
+
+
+class JobView(Resource):
+    """A training job; `state` is queued, running, succeeded, rejected (by its gate), failed or cancelled.
+
+    Attributes:
+        progress: the newest report of each stage: done, total, message.
+        report: what the run found, its gate's decision among it.
+        version: the candidate's, once it is in the registry.
+    """
+
+    id: str
+    task: str
+    state: str
+    trigger: str
+    seed: int
+    attempts: int
+    samples: int
+    progress: dict[str, Any]
+    report: dict[str, JsonValue] | None
+    version: str | None
+    message: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class JobList(Resource):
+    """Jobs, newest first."""
+
+    items: list[JobView]
+
+
+class JobQuery(Resource):
+    """Which jobs are meant."""
+
+    task: Name | None = None
+    limit: Limit = 100

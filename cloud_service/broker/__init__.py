@@ -1,0 +1,1 @@
+"""The embedded broker, for demonstration and development only; production uses Mosquitto."""

@@ -1,0 +1,124 @@
+"""The device registry: who was seen, what they run, and their last telemetry; written in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+
+from cloud_service.errors import NotFound, StoreError
+from cloud_service.notices import Outage
+from cloud_service.storage.database import Database, utc_now
+from cloud_service.storage.models import Device
+from shared.errors import StorageFull
+from shared.messages import DeviceState, Telemetry
+
+log = logging.getLogger(__name__)
+
+# Rows are written at most this often; in between only the newest observation of a device counts.
+_FLUSH_S = 0.3
+
+
+@dataclass(slots=True)
+class _Seen:
+    at: datetime | None = None
+    state: DeviceState | None = None
+    telemetry: Telemetry | None = None
+
+
+class Fleet:
+    """Keeps the newest observation of each device and stores it soon after."""
+
+    def __init__(self, database: Database, *, now: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._now = now
+        self._seen: dict[str, _Seen] = {}
+        self._online: dict[str, bool] = {}
+        self._news = asyncio.Event()
+        self._outage = Outage(log, "devices' states are stored again")
+
+    def saw(self, device: str, observed: DeviceState | Telemetry | None = None) -> None:
+        """Note that a device sent something, and what it said of itself."""
+        seen = self._seen.setdefault(device, _Seen())
+        match observed:
+            case DeviceState():
+                if observed.online != self._online.get(device):
+                    log.info("device %s is %s", device, "online" if observed.online else "offline")
+                self._online[device] = observed.online
+                seen.state = observed
+            case Telemetry():
+                seen.telemetry = observed
+        # A last will is the broker's word, not the device's.
+        if not (isinstance(observed, DeviceState) and not observed.online):
+            seen.at = self._now()
+        self._news.set()
+
+    async def run(self) -> None:
+        """Store observations until cancelled."""
+        while True:
+            await self._news.wait()
+            await self.flush()
+            await asyncio.sleep(_FLUSH_S)
+
+    async def flush(self) -> None:
+        """Store what was observed; what cannot be stored now is kept and tried again."""
+        self._news.clear()
+        seen, self._seen = self._seen, {}
+        if not seen:
+            return
+        try:
+            await self._store(seen)
+        except (StorageFull, StoreError) as err:
+            self._outage.begin(err)
+            self._seen = {**seen, **self._seen}
+            self._news.set()
+        else:
+            self._outage.end()
+
+    async def devices(self) -> list[Device]:
+        """Every device, by name."""
+        async with self._database.reading() as session:
+            return list(await session.scalars(select(Device).order_by(Device.name)))
+
+    async def device(self, name: str) -> Device:
+        """One device.
+
+        Raises:
+            NotFound: none of that name was ever seen.
+        """
+        async with self._database.reading() as session:
+            row = await session.get(Device, name)
+        if row is None:
+            raise NotFound(f"no device {name!r} was seen: list them with GET /api/v1/devices")
+        return row
+
+    async def running(self, task: str) -> list[str]:
+        """Names of the devices that run a task."""
+        return [device.name for device in await self.devices() if task in device.tasks]
+
+    async def _store(self, seen: dict[str, _Seen]) -> None:
+        async with self._database.writing() as session:
+            found = await session.scalars(select(Device).where(Device.name.in_(seen)))
+            rows = {row.name: row for row in found}
+            for name, observed in seen.items():
+                row = rows.get(name)
+                if row is None:
+                    now = self._now()
+                    row = Device(name=name, online=False, agent_version="", tasks={}, first_seen=now, last_seen=now)
+                    session.add(row)
+                _update(row, observed)
+
+
+def _update(row: Device, seen: _Seen) -> None:
+    row.last_seen = seen.at or row.last_seen
+    if seen.state is not None:
+        row.online = seen.state.online
+        if seen.state.online:
+            row.agent_version = seen.state.agent_version
+            row.tasks = {name: task.model_dump(mode="json") for name, task in seen.state.tasks.items()}
+    if seen.telemetry is not None:
+        row.telemetry = seen.telemetry.model_dump(mode="json")

@@ -1,0 +1,88 @@
+"""onnxruntime for the cloud side: telemetry off before the import, and one way to open a session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+# onnxruntime 1.29 and later phones home on Linux unless this is set before the import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import onnxruntime as ort
+
+
+def load_session(model: Path | bytes) -> ort.InferenceSession:
+    """A session over an ONNX file or its bytes, on the CPU, all graph optimisations on, one thread.
+
+    QDQ models run on integer kernels only under `ORT_ENABLE_ALL`. Whoever opens a file of unknown origin wraps what
+    onnxruntime raises.
+    """
+    source = model if isinstance(model, bytes) else str(model)
+    return ort.InferenceSession(source, session_options(), providers=["CPUExecutionProvider"])
+
+
+def session_options() -> ort.SessionOptions:
+    """Options of every session here: all optimisations, one thread, errors only in the log."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def save_optimised(model: Path, target: Path) -> None:
+    """Write the graph as onnxruntime will run it (extended optimisations), to see which kernels it chose."""
+    options = session_options()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(target)
+    ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def quantize_qdq(model: Path, target: Path, *, inputs: Sequence[NDArray[Any]], exclude: Sequence[str]) -> None:
+    """Static quantization to QDQ: uint8 activations, int8 weights per channel in 7 bits, ranges by min and max.
+
+    Seven bits because processors without VNNI add with 16-bit saturation: full-range weights cost whole points of
+    accuracy there.
+
+    Args:
+        model: float ONNX file with one input.
+        target: where the int8 file goes.
+        inputs: batches that set the activations' ranges.
+        exclude: names of nodes that stay in float.
+    """
+    from onnxruntime import quantization
+
+    name = load_session(model).get_inputs()[0].name
+    quantization.quantize_static(
+        str(model),
+        str(target),
+        _Batches(name, inputs),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        reduce_range=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
+        nodes_to_exclude=list(exclude),
+    )
+
+
+def prepare_for_quantization(model: Path, target: Path) -> None:
+    """Fold, fuse and infer shapes, as `quantize_qdq` wants its input."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    quant_pre_process(str(model), str(target))
+
+
+class _Batches:
+    """The calibration reader that onnxruntime asks for."""
+
+    def __init__(self, name: str, batches: Sequence[NDArray[Any]]) -> None:
+        self._feeds = iter([{name: batch} for batch in batches])
+
+    def get_next(self) -> dict[str, NDArray[Any]] | None:
+        return next(self._feeds, None)

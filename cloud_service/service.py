@@ -1,0 +1,120 @@
+"""The composition root of the cloud service: which parts there are, how they are wired, and how they end.
+
+    devices ══ MQTT ══► Ingest ─► SampleStore ─► Teacher ─► SampleStore ─► Downlink ══► devices
+                          │                          samples ─► Jobs ═ child process ═► candidate bundle
+                          └─► Fleet, reports ─► Rollouts ◄──── deploy ──── Registry ◄──────┘
+    people, scripts ══ HTTP ══► api: reads and drives all of them
+
+Only this module constructs. Every task is named and lives in one TaskGroup: if one fails, the service ends with its
+error rather than limp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from random import Random
+
+from cloud_service.api.app import serve_http
+from cloud_service.api.resources import Health
+from cloud_service.api.routing import Domain
+from cloud_service.downlink import Downlink
+from cloud_service.fleet import Fleet
+from cloud_service.ingest import Ingest, Parts
+from cloud_service.registry.bundles import Registry
+from cloud_service.rollouts.driver import Rollouts
+from cloud_service.settings import CloudSettings
+from cloud_service.storage.blobs import ObjectBlobs
+from cloud_service.storage.database import open_database
+from cloud_service.storage.samples import SampleStore
+from cloud_service.teacher.worker import Teacher, load_model
+from cloud_service.training.job_table import JobTable
+from cloud_service.training.jobs import JobParts, Jobs
+from shared import __version__, mqtt
+
+log = logging.getLogger(__name__)
+
+
+async def serve(settings: CloudSettings) -> None:
+    """Run the service until SIGTERM or SIGINT, then answer what is under way and end.
+
+    Raises:
+        EdgeloopError: something it needs at the start is missing or broken; a missing broker is not among that.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    stop = _stop_signal()
+    terms = {name: task.terms for name, task in settings.tasks.items()}
+    teachers = await _load_teachers(settings)
+    async with open_database(settings.database_url) as database:
+        downlink = Downlink(settings.site)
+        samples = SampleStore(database, ObjectBlobs(settings.blobs_url))
+        fleet = Fleet(database)
+        registry = Registry(database, settings.data_dir / "bundles", tasks=settings.tasks)
+        rollouts = Rollouts(database, downlink, public_url=settings.http.base_url)
+        training = JobParts(JobTable(database), samples, registry, rollouts, fleet)
+        jobs = Jobs(training, tasks=settings.tasks, folder=settings.data_dir / "jobs")
+        ingest = Ingest(Parts(terms, teachers, samples, fleet, rollouts, downlink), settings.ingest, site=settings.site)
+        health = _health(settings, ingest, downlink, teachers)
+        domain = Domain(settings.http, settings.tasks, health, fleet, registry, rollouts, samples, jobs)
+
+        connect = mqtt.connector(settings.broker)
+        connected = mqtt.keep_connected(
+            connect,
+            ingest.identity,
+            ingest.session,
+            settings=settings.broker,
+            rng=Random(),  # noqa: S311  # spreads reconnects
+        )
+        parts = {f"teacher-{name}": teacher.run() for name, teacher in teachers.items()}
+        parts |= {"ingest": ingest.run(), "fleet": fleet.run(), "jobs": jobs.run(), "mqtt": connected}
+        async with serve_http(domain) as address, asyncio.TaskGroup() as group:
+            tasks = [group.create_task(part, name=name) for name, part in parts.items()]
+            log.info("edgeloop %s serves site %s on %s", __version__, settings.site, address)
+            await stop.wait()
+            log.info("stopping: answering what is under way, at most %g s", settings.drain_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ingest.drain(), settings.drain_s)
+            for task in tasks:
+                task.cancel()
+        await fleet.flush()
+    log.info("stopped")
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _load_teachers(settings: CloudSettings) -> dict[str, Teacher]:
+    teachers = {}
+    for name, task in settings.tasks.items():
+        model = await load_model(task.teacher, task=name, terms=task.terms)
+        teachers[name] = Teacher(model, task=name, max_waiting=settings.ingest.max_under_way)
+    return teachers
+
+
+def _health(
+    settings: CloudSettings, ingest: Ingest, downlink: Downlink, teachers: Mapping[str, Teacher]
+) -> Callable[[], Health]:
+    started = time.monotonic()
+
+    def health() -> Health:
+        return Health(
+            status="ok" if downlink.connected else "degraded",
+            broker="up" if downlink.connected else "down",
+            version=__version__,
+            site=settings.site,
+            uptime_s=time.monotonic() - started,
+            teachers={name: teacher.version for name, teacher in teachers.items()},
+            counts=asdict(ingest.counts),
+            faults=dict(ingest.faults),
+        )
+
+    return health

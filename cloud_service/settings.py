@@ -1,0 +1,164 @@
+"""Settings of the cloud service: `cloud.toml` < `EDGELOOP__…` < `--set`; paths are relative to the settings file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from cloud_service.admission import Terms
+from cloud_service.tasks.task import TaskDefinition
+from shared.codec import MAX_FRAME_BYTES
+from shared.messages import Name
+from shared.mqtt import BrokerSettings
+from shared.settings import Section, Settings
+
+Limit = Annotated[int, Field(ge=1)]
+
+
+class HttpSettings(Section):
+    """The management API.
+
+    Attributes:
+        public_url: the address under which devices fetch bundles; empty: http://host:port.
+        max_body_bytes: of a request that is not a model.
+        max_model_bytes: of an uploaded bundle or ONNX file.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    public_url: str = ""
+    max_body_bytes: Limit = 1024**2
+    max_model_bytes: Limit = 512 * 1024**2
+
+    @property
+    def base_url(self) -> str:
+        return self.public_url or f"http://{self.host}:{self.port}"
+
+
+class UrlSettings(Section):
+    """Where something is kept; empty: below `data_dir`."""
+
+    url: str = ""
+
+
+class IngestSettings(Section):
+    """Limits of what comes in over MQTT.
+
+    Attributes:
+        instance: names this replica; its broker session is found again under it.
+        session_expiry_s: how long the broker queues for a replica that is away.
+        max_queued: frames that wait in memory.
+        max_under_way: samples between their arrival and their verdict.
+        batch: samples or verdicts in one commit.
+        receipt_after_s: a sample whose verdict takes longer is receipted first.
+    """
+
+    instance: Name = "main"
+    session_expiry_s: Annotated[int, Field(ge=0)] = 86_400
+    max_frame_bytes: Limit = MAX_FRAME_BYTES
+    max_queued: Limit = 1_000
+    max_under_way: Limit = 256
+    batch: Limit = 64
+    receipt_after_s: Annotated[float, Field(ge=0)] = 1.0
+
+
+class RolloutMode(StrEnum):
+    """What happens with a candidate that passed its gate."""
+
+    MANUAL = "manual"
+    AUTO = "auto"
+
+
+class ServedTask(TaskDefinition):
+    """A task as this service serves it.
+
+    Attributes:
+        rollout: `auto`: a candidate that passed its gate goes to every device that runs the task; `manual`: somebody
+            deploys it.
+    """
+
+    rollout: RolloutMode = RolloutMode.MANUAL
+
+    @property
+    def terms(self) -> Terms:
+        return Terms(self.input, len(self.labels))
+
+    @property
+    def definition(self) -> TaskDefinition:
+        """Without what only the service needs, as a training run takes it."""
+        return TaskDefinition.model_validate(self.model_dump(exclude={"rollout"}))
+
+
+class CloudSettings(Settings):
+    """Everything `edgeloop serve` is told.
+
+    Attributes:
+        data_dir: database, blobs, bundles and jobs lie below it unless a URL says otherwise.
+        drain_s: how long the service answers what is under way after SIGTERM.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="EDGELOOP__", frozen=True, extra="forbid", env_nested_delimiter="__")
+
+    site: Name = "default"
+    data_dir: Path = Path("edgeloop-data")
+    drain_s: Annotated[float, Field(ge=0)] = 5.0
+    broker: BrokerSettings = BrokerSettings()
+    http: HttpSettings = HttpSettings()
+    database: UrlSettings = UrlSettings()
+    blobs: UrlSettings = UrlSettings()
+    ingest: IngestSettings = IngestSettings()
+    tasks: dict[Name, ServedTask] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_tasks(cls, values: Any) -> Any:
+        """A task's name is its table's: `[tasks.digits]`."""
+        tasks = values.get("tasks") if isinstance(values, dict) else None
+        if not isinstance(tasks, dict):
+            return values
+        named = {key: {"name": key, **task} if isinstance(task, dict) else task for key, task in tasks.items()}
+        return {**values, "tasks": named}
+
+    @model_validator(mode="after")
+    def _tasks_keep_their_names(self) -> Self:
+        wrong = [key for key, task in self.tasks.items() if task.name != key]
+        if wrong:
+            raise ValueError(
+                f"the task in [tasks.{wrong[0]}] is named {self.tasks[wrong[0]].name!r}: leave its name out"
+            )
+        return self
+
+    @classmethod
+    def read(cls, path: Path, *, overrides: Sequence[str] = (), environ: Mapping[str, str] | None = None) -> Self:
+        """Load a settings file; its relative paths become relative to its folder.
+
+        Raises:
+            SettingsError: see `Settings.load`.
+        """
+        folder = path.absolute().parent
+        settings = cls.load(path, overrides=overrides, environ=environ)
+        tasks = {
+            name: task.model_copy(update={"teacher": folder / task.teacher, "base_data": folder / task.base_data})
+            for name, task in settings.tasks.items()
+        }
+        broker = settings.broker.model_copy(
+            update={
+                key: folder / value
+                for key in ("ca_file", "cert_file", "key_file")
+                if (value := getattr(settings.broker, key)) is not None
+            }
+        )
+        return settings.model_copy(update={"data_dir": folder / settings.data_dir, "tasks": tasks, "broker": broker})
+
+    @property
+    def database_url(self) -> str:
+        return self.database.url or f"sqlite+aiosqlite:///{self.data_dir.absolute() / 'edgeloop.db'}"
+
+    @property
+    def blobs_url(self) -> str:
+        return self.blobs.url or f"file://{self.data_dir.absolute() / 'blobs'}"

@@ -1,0 +1,13 @@
+"""Alembic's entry: runs the migrations on the connection that the service hands over."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from cloud_service.storage.models import Table
+
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=Table.metadata, render_as_batch=True
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,194 @@
+"""The tables: devices, samples, bundles, deployments and jobs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+    Uuid,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """An aware UTC time; SQLite forgets the zone and gets it back here."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Store as UTC."""
+        return value.astimezone(UTC) if value else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Read as UTC."""
+        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+
+
+class DeploymentState(StrEnum):
+    """Where one bundle's way to one device stands."""
+
+    PENDING = "pending"
+    ACTIVATED = "activated"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+
+
+class JobState(StrEnum):
+    """Where a training job stands; `rejected` ran to its end and did not pass the gate."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Table(DeclarativeBase):
+    """Declares the tables."""
+
+    type_annotation_map = {  # noqa: RUF012  # SQLAlchemy's way
+        datetime: UtcTime,
+        dict[str, Any]: JSON,
+        # SQLite numbers rows by itself only where the type is INTEGER, which holds 64 bits there.
+        int: BigInteger().with_variant(Integer, "sqlite"),
+        str: String(2_000),
+    }
+
+
+class Device(Table):
+    """A device as it last described itself.
+
+    Attributes:
+        tasks: the device state's map of task to bundle version, hash and previous version.
+        telemetry: its last telemetry message, as sent.
+    """
+
+    __tablename__ = "devices"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    online: Mapped[bool] = mapped_column(default=False)
+    agent_version: Mapped[str] = mapped_column(default="")
+    tasks: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    telemetry: Mapped[dict[str, Any] | None]
+    first_seen: Mapped[datetime]
+    last_seen: Mapped[datetime]
+
+
+class Sample(Table):
+    """A stored sample and, once there is one, the teacher's verdict on it.
+
+    Attributes:
+        number: the cloud's own order.
+        blob: sha256 of the tensor's CBOR typed array in the blob store.
+        probabilities: the teacher's, float32 little-endian.
+        failure: why the teacher could not answer.
+    """
+
+    __tablename__ = "samples"
+    __table_args__ = (Index("samples_by_task", "task", "number"), Index("samples_by_device", "device", "number"))
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    id: Mapped[UUID] = mapped_column(Uuid, unique=True)
+    device: Mapped[str] = mapped_column(String(64))
+    task: Mapped[str] = mapped_column(String(64))
+    seq: Mapped[int]
+    bundle_version: Mapped[str] = mapped_column(String(64))
+    prediction: Mapped[int]
+    hardness: Mapped[float]
+    reason: Mapped[str] = mapped_column(String(32))
+    inclusion_probability: Mapped[float]
+    stored_at: Mapped[datetime]
+    blob: Mapped[str] = mapped_column(String(64))
+    label: Mapped[int | None]
+    probabilities: Mapped[bytes | None] = mapped_column(LargeBinary)
+    teacher: Mapped[str | None] = mapped_column(String(64))
+    answered_at: Mapped[datetime | None]
+    failure: Mapped[str | None]
+
+
+class Bundle(Table):
+    """A bundle in the registry; the file lies at bundles/<sha256>.bundle.
+
+    Attributes:
+        origin: `upload`, `wrapped`, or `job:<id>`.
+        shippable: False when it did not pass the gate: kept and shown, never deployed.
+    """
+
+    __tablename__ = "bundles"
+    __table_args__ = (UniqueConstraint("task", "version"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    task: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    size_bytes: Mapped[int]
+    parent: Mapped[str | None] = mapped_column(String(64))
+    manifest: Mapped[dict[str, Any]]
+    origin: Mapped[str] = mapped_column(String(64))
+    shippable: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime]
+
+
+class Deployment(Table):
+    """One bundle on its way to one device; a device's newest one of a task is what it should run."""
+
+    __tablename__ = "deployments"
+    __table_args__ = (Index("deployments_by_device", "device", "task", "number"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    device: Mapped[str] = mapped_column(String(64))
+    task: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int]
+    revision: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    failure: Mapped[str] = mapped_column(String(32), default="")
+    message: Mapped[str] = mapped_column(default="")
+    seconds: Mapped[float | None]
+    created_at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+
+class Job(Table):
+    """A training job.
+
+    Attributes:
+        last_sample: number of the newest sample it trains on; the next automatic job counts from there.
+        progress: the pipeline's last line for each stage.
+        report: what the pipeline found, the gate's decision among it.
+    """
+
+    __tablename__ = "jobs"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    id: Mapped[str] = mapped_column(String(36), unique=True)
+    task: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))
+    trigger: Mapped[str] = mapped_column(String(16))
+    seed: Mapped[int]
+    attempts: Mapped[int] = mapped_column(default=0)
+    samples: Mapped[int] = mapped_column(default=0)
+    last_sample: Mapped[int] = mapped_column(default=0)
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    report: Mapped[dict[str, Any] | None]
+    version: Mapped[str | None] = mapped_column(String(64))
+    message: Mapped[str] = mapped_column(default="")
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]

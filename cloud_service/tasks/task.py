@@ -1,0 +1,144 @@
+"""A task: what a fleet's models take and give, who teaches them, and how a new student is trained.
+
+Importable without torch, so that the service can read and check its tasks before anything heavy is loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from shared.errors import SettingsError
+from shared.manifest import Dtype, TensorSpec
+from shared.messages import Name
+from shared.settings import Section
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(gt=0)]
+Entry = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+
+
+class GateRules(Section):
+    """What a candidate must hold against the incumbent; every tolerance is a fraction of samples.
+
+    Attributes:
+        max_model_bytes: largest model.onnx, in bytes.
+        field_tolerance: how far the agreement with the teacher on field samples may fall below the incumbent's.
+        base_tolerance: how far the accuracy on the held-out base samples may fall below the incumbent's.
+        noise: standard errors by which a fall may exceed its tolerance: a few hundred samples cannot show less.
+        max_parity_drop: how much of the answers may change between torch's float model and the int8 one.
+        max_export_error: largest difference of a logit between torch and the exported float graph.
+    """
+
+    max_model_bytes: Count = 8192
+    field_tolerance: Fraction = 0.0
+    base_tolerance: Fraction = 0.01
+    noise: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
+    max_parity_drop: Fraction = 0.05
+    max_export_error: Positive = 1e-3
+
+
+class TrainingSettings(Section):
+    """How a student is trained. The defaults are those of the digits task; `docs/log.md` has what decided them.
+
+    Attributes:
+        steps: optimiser steps.
+        batch: samples in a step.
+        learning_rate: peak of the one-cycle schedule.
+        weight_decay: of AdamW.
+        temperature: T of the distillation loss, divides the logits of both sides.
+        alpha: weight of T²·KL(teacher ‖ student).
+        beta: weight of the cross-entropy with the label (base data) or the verdict's answer (uploads).
+        views: augmented copies of each sample whose teacher logits are computed once, the sample itself included.
+        upload_share: fraction of a batch drawn from the uploads; the rest replays the base data.
+        folds: parts of the uploads; each is scored by a student that never saw it. 0 and 1: none.
+        calibration_samples: inputs, at most, that set the quantization ranges.
+        agreement_goal: share of final answers (own or the verdict) that should equal the teacher's.
+        offload_budget: largest expected fraction of samples offloaded as hard, whatever the goal says.
+        golden_samples: inputs recorded for the device's self-test.
+        min_samples: start a job by itself when this many new samples are stored; 0: by hand.
+        keep_samples: the newest uploads that a job trains on, at most.
+        seed: of every random choice.
+        gate: what a candidate must hold.
+    """
+
+    steps: Count = 10_000
+    batch: Count = 128
+    learning_rate: Positive = 3e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
+    temperature: Positive = 2.0
+    alpha: Annotated[float, Field(ge=0.0)] = 1.0
+    beta: Annotated[float, Field(ge=0.0)] = 0.0
+    views: Annotated[int, Field(gt=0, le=64)] = 24
+    upload_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    folds: Annotated[int, Field(ge=0, le=20)] = 4
+    calibration_samples: Count = 512
+    agreement_goal: Fraction = 0.998
+    offload_budget: Fraction = 0.11
+    golden_samples: Annotated[int, Field(gt=0, le=256)] = 16
+    min_samples: Annotated[int, Field(ge=0)] = 0
+    keep_samples: Count = 100_000
+    seed: Annotated[int, Field(ge=0)] = 0
+    gate: GateRules = GateRules()
+
+
+class TaskDefinition(Section):
+    """One task of the fleet.
+
+    Attributes:
+        name: as in topics and headers.
+        labels: one for each logit.
+        input_shape: of one raw sample, without the batch axis.
+        input_dtype: of one raw sample.
+        teacher: ONNX file; takes the raw samples, gives `logits` float32 [N, C].
+        base_data: npz with x, y (the replay set) and x_eval, y_eval (held out of training, for the gate).
+        student: `module:function`, called with this definition; gives an `nn.Module` whose forward takes raw samples
+            [N, *input_shape] and returns (logits [N, C], embedding [N, E]).
+        augment: `module:function`, called with (samples as float32 [N, *input_shape], torch.Generator), gives as many
+            changed samples in the sensor's range; None: every view is the sample itself.
+        training: how students are trained.
+    """
+
+    name: Name
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    input_shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=7)]
+    input_dtype: Dtype
+    teacher: Path
+    base_data: Path
+    student: Entry = "cloud_service.tasks.networks:TinyMlp"
+    augment: Entry | None = "cloud_service.tasks.augment:digits"
+    training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must differ from each other")
+        return self
+
+    @property
+    def input(self) -> TensorSpec:
+        """The raw sample as the manifest declares it."""
+        return TensorSpec(shape=self.input_shape, dtype=self.input_dtype)
+
+
+def load_entry(entry: str, *, setting: str) -> Callable[..., Any]:
+    """The object that `module:function` names; `setting` is what the error calls it.
+
+    Raises:
+        SettingsError: no such module, or nothing callable of that name in it.
+    """
+    module_name, _, name = entry.partition(":")
+    try:
+        found = getattr(importlib.import_module(module_name), name, None)
+    except ImportError as err:
+        raise SettingsError(
+            f"{setting} = {entry!r}: cannot import {module_name} ({err}): correct it or install it"
+        ) from err
+    if not callable(found):
+        raise SettingsError(f"{setting} = {entry!r}: {module_name} has nothing callable named {name}")
+    return found  # type: ignore[no-any-return]

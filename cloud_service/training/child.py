@@ -1,0 +1,94 @@
+"""A training run as a child process in its folder: started, followed line by line, ended in bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cloud_service.training.progress import Step, parse
+from cloud_service.training.request import ERROR
+from shared import atomic
+from shared.errors import MalformedFrame
+
+log = logging.getLogger(__name__)
+
+COMMAND = (sys.executable, "-m", "cloud_service.training.pipeline")
+LOG, PID = "log.txt", "pid"
+# How long a child that was asked to end may take.
+_STOP_S = 5.0
+
+
+async def run_child(command: Sequence[str], folder: Path, on_step: Callable[[Step], None]) -> int:
+    """Run `command folder` to its end and return the exit code; its stderr goes to log.txt.
+
+    When the caller is cancelled the child is ended first. A child of a service that was killed is ended here, too: two
+    must never work in one folder.
+    """
+    await asyncio.to_thread(end_orphan, folder)
+    with (folder / LOG).open("ab") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *command, str(folder), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=errors
+        )
+    try:
+        atomic.write_bytes(folder / PID, str(process.pid).encode())
+        assert process.stdout is not None
+        await _follow(process.stdout, on_step)
+        return await process.wait()
+    finally:
+        await _end(process)
+        atomic.remove(folder / PID)
+
+
+def failure(folder: Path, code: int) -> str:
+    """Why a run failed, in its own words."""
+    try:
+        return str(json.loads((folder / ERROR).read_bytes())["message"])
+    except (OSError, ValueError, KeyError, TypeError):
+        ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+        return f"the training process {ended} without a message; see {folder / LOG}"
+
+
+def end_orphan(folder: Path) -> None:
+    """Kill the process that an earlier service left working in this folder, if it is still that process."""
+    try:
+        pid = int((folder / PID).read_bytes())
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (OSError, ValueError):
+        return
+    if str(folder).encode() in arguments:
+        log.warning("ending process %d, which an earlier service left working in %s", pid, folder)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+async def _follow(lines: asyncio.StreamReader, on_step: Callable[[Step], None]) -> None:
+    while True:
+        try:
+            line = await lines.readline()
+        except ValueError:  # longer than the reader's limit; what is left of it is read as further lines
+            continue
+        if not line:
+            return
+        try:
+            on_step(parse(line.decode(errors="replace")))
+        except MalformedFrame as err:
+            log.debug("%s", err)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), _STOP_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -1,0 +1,104 @@
+"""What a model is worth, measured in onnxruntime: accuracy, agreement, calibration, size and latency."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cloud_service import runtime
+from cloud_service.errors import ModelError
+from shared.uncertainty import softmax
+
+Array = NDArray[Any]
+Floats = NDArray[np.float32]
+Labels = NDArray[np.int64]
+Runner = Callable[[Array], Floats]
+"""Raw samples [N, *shape] to logits float32 [N, C]."""
+
+_BINS = 15
+_LATENCY_ROUNDS = 200
+
+
+def open_runner(model: Path | bytes) -> Runner:
+    """A model as a function from raw samples to its output `logits`, or its first where none has that name.
+
+    Raises:
+        ModelError: the file does not load.
+    """
+    # onnxruntime raises a class of its own for each failure; each means that this is no model.
+    try:
+        session = runtime.load_session(model)
+    except Exception as err:
+        raise ModelError(f"an ONNX file does not load: {err}") from err
+    name = session.get_inputs()[0].name
+    outputs = [value.name for value in session.get_outputs()]
+    output = "logits" if "logits" in outputs else outputs[0]
+
+    def run(x: Array) -> Floats:
+        try:
+            logits: Floats = session.run([output], {name: x})[0].astype(np.float32)
+        except Exception as err:
+            raise ModelError(f"an ONNX model does not run on samples of shape {list(x.shape)}: {err}") from err
+        return logits
+
+    return run
+
+
+def share_right(logits: Floats, answers: Labels, weight: Floats | None = None) -> float:
+    """Weighted fraction of rows whose largest logit is at the answer: accuracy, or agreement with verdicts."""
+    right = logits.argmax(axis=1) == answers
+    return float(np.average(right, weights=weight))
+
+
+def share_right_per_class(logits: Floats, answers: Labels, *, labels: Sequence[str]) -> dict[str, float]:
+    """`share_right` of each label that occurs among the answers, unweighted."""
+    right = logits.argmax(axis=1) == answers
+    return {label: float(right[answers == i].mean()) for i, label in enumerate(labels) if (answers == i).any()}
+
+
+def paired_error(new: Floats, old: Floats, answers: Labels, weight: Floats | None = None) -> float:
+    """Standard error of the difference of two models' `share_right` over the same rows."""
+    difference = (new.argmax(axis=1) == answers).astype(float) - (old.argmax(axis=1) == answers)
+    weights = np.ones(len(answers)) if weight is None else weight.astype(np.float64)
+    spread = difference - np.average(difference, weights=weights)
+    return float(np.sqrt(((weights * spread) ** 2).sum()) / weights.sum())
+
+
+def calibration_error(logits: Floats, answers: Labels, *, temperature: float, weight: Floats | None = None) -> float:
+    """Expected calibration error over 15 equal bins of the top probability (Guo et al. 2017), in 0..1."""
+    probabilities = softmax(logits, temperature)
+    top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == answers
+    weights = np.ones(len(top)) if weight is None else weight.astype(np.float64)
+    bins = np.minimum((top * _BINS).astype(int), _BINS - 1)
+    error = 0.0
+    for index in np.unique(bins):
+        inside = bins == index
+        gap = np.average(right[inside], weights=weights[inside]) - np.average(top[inside], weights=weights[inside])
+        error += float(weights[inside].sum() / weights.sum() * abs(gap))
+    return error
+
+
+def latencies_us(runners: Sequence[Runner], sample: Array, *, rounds: int = _LATENCY_ROUNDS) -> list[float]:
+    """Median time of one sample for each runner, in microseconds.
+
+    The runners take turns, so that a change of the processor's clock or load falls on all of them alike.
+    """
+    times: list[list[float]] = [[] for _ in runners]
+    one = sample[None]
+    for _ in range(rounds):
+        for runner, mine in zip(runners, times, strict=True):
+            start = time.perf_counter()
+            runner(one)
+            mine.append(time.perf_counter() - start)
+    return [statistics.median(mine) * 1e6 for mine in times]
+
+
+def largest_difference(left: Floats, right: Floats) -> float:
+    """Largest absolute difference of two arrays of one shape; 0 for empty ones."""
+    return float(np.abs(left - right).max(initial=0.0))

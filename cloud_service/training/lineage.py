@@ -1,0 +1,54 @@
+"""Where a bundle comes from, and the tie between a training process and whoever started it."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import signal
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from cloud_service.tasks.task import TaskDefinition
+from shared.bundle import sha256_file
+
+_LIBRARIES = ("edgeloop", "numpy", "onnx", "onnxruntime", "torch")
+_PR_SET_PDEATHSIG = 1
+
+
+def describe_lineage(task: TaskDefinition, *, samples: Path, parent: str | None) -> dict[str, JsonValue]:
+    """What a bundle's manifest says of its making: hashes of the data, parent, settings, seed, library versions."""
+    files = {"base_data": task.base_data, "teacher": task.teacher, "samples": samples}
+    hashes = {name: sha256_file(path) for name, path in files.items() if path.exists()}
+    settings: JsonValue = task.training.model_dump(mode="json")
+    everything = hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()
+    return {
+        "data_sha256": everything,
+        "files_sha256": dict(hashes),
+        "parent": parent,
+        "student": task.student,
+        "augment": task.augment,
+        "settings": settings,
+        "seed": task.training.seed,
+        "versions": {name: _version(name) for name in _LIBRARIES},
+    }
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent ends; elsewhere nothing happens."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended between the two calls
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed as a package"

@@ -1,0 +1,116 @@
+"""What a training run is asked for and what it answers: the two files at the ends of a run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, JsonValue, ValidationError
+
+from cloud_service.tasks.task import TaskDefinition
+from shared.errors import SettingsError
+from shared.messages import Version
+from shared.settings import Section
+
+REQUEST, SAMPLES, INCUMBENT = "request.json", "samples.npz", "incumbent.bundle"
+CANDIDATE, REPORT, ERROR = "candidate.bundle", "report.json", "error.json"
+
+
+class TrainingRequest(Section):
+    """Asks for a new student; `samples.npz` and `incumbent.bundle` beside it are optional.
+
+    Attributes:
+        task: what to train for; its paths are absolute, or relative to the process's folder.
+        version: the new bundle's; None: the task's name and the first digits of the data's hash.
+        created_at: ISO 8601, for people; nothing depends on it.
+    """
+
+    task: TaskDefinition
+    version: Version | None = None
+    created_at: str = ""
+
+
+class ModelMetrics(Section):
+    """One model's numbers.
+
+    Attributes:
+        base_accuracy: on the held-out base samples, int8 in onnxruntime.
+        base_accuracy_per_class: the same by label.
+        field_agreement: with the verdicts on the uploads, weighted to the stream; None without uploads. The
+            candidate's is out of fold (float), the incumbent's its own (int8).
+        field_agreement_per_class: the same by the teacher's answer, unweighted.
+        calibration_error: expected, at the model's own temperature, on the uploads, or the base samples without any.
+        offload_rate: fraction of the stream at the model's own threshold, estimated from the same samples.
+        model_bytes: size of model.onnx.
+        latency_us: median of one sample, in microseconds, on the training machine.
+    """
+
+    base_accuracy: float
+    base_accuracy_per_class: dict[str, float]
+    field_agreement: float | None
+    field_agreement_per_class: dict[str, float]
+    calibration_error: float
+    offload_rate: float
+    model_bytes: int
+    latency_us: float
+
+
+class TrainingReport(Section):
+    """What a run came to.
+
+    Attributes:
+        task: its name.
+        version: the candidate's.
+        parent: the incumbent's version.
+        passed: whether the gate let the candidate through; only then may it be shipped.
+        reasons: why not, in words.
+        before: the incumbent's numbers, None when there is none.
+        after: the candidate's.
+        latency_ratio: candidate's latency over the incumbent's.
+        temperature: in the manifest.
+        threshold: in the manifest.
+        expected_agreement: of the final answers with the teacher's.
+        expected_offload_rate: at the threshold.
+        goal_met: whether the agreement goal fits into the offload budget.
+        goal_would_need: the offload rate that the goal would take.
+        samples: uploads trained on.
+        bundle_sha256: of candidate.bundle.
+        bundle_bytes: its size.
+        stage_seconds: how long each stage took.
+        lineage: hash of the data, settings, seed, library versions.
+    """
+
+    task: str
+    version: Version
+    parent: Version | None
+    passed: bool
+    reasons: tuple[str, ...]
+    before: ModelMetrics | None
+    after: ModelMetrics
+    latency_ratio: float | None
+    temperature: float
+    threshold: float
+    expected_agreement: float
+    expected_offload_rate: float
+    goal_met: bool
+    goal_would_need: float
+    samples: Annotated[int, Field(ge=0)]
+    bundle_sha256: str
+    bundle_bytes: int
+    stage_seconds: dict[str, float]
+    lineage: dict[str, JsonValue]
+
+
+def read_request(folder: Path) -> TrainingRequest:
+    """The request in a run's folder.
+
+    Raises:
+        SettingsError: missing, or not such a request.
+    """
+    try:
+        return TrainingRequest.model_validate_json((folder / REQUEST).read_bytes())
+    except OSError as err:
+        raise SettingsError(f"no readable {REQUEST} in {folder}: {err.strerror}") from err
+    except ValidationError as err:
+        first = err.errors()[0]
+        raise SettingsError(f"{folder / REQUEST}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from err

@@ -1,0 +1,97 @@
+"""The engine and the images that all lab tests share; what cannot be had skips with its reason."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import ROOT
+from tests.lab.engine import CACHE, Engine, install_compose, why_not
+from tests.lab.images import ensure_bases
+
+BUILD_CONTEXT = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "NOTICE", ".dockerignore")
+BUILD_FOLDERS = ("shared", "edge_agent", "cloud_service", "docker", "deploy")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.lab)
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    engine = Engine(tmp_path_factory.mktemp("engine"))
+    engine.start()
+    try:
+        ensure_bases(engine)
+        yield engine
+    finally:
+        engine.stop()
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what images are built from, with the host's torch wheel in docker/wheels/ (its README says why)."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in BUILD_CONTEXT:
+        shutil.copy(ROOT / name, folder)
+    for name in BUILD_FOLDERS:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.whl", "models"))
+    wheel = torch_wheel()
+    if wheel is not None:
+        shutil.copy(wheel, folder / "docker" / "wheels")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def images(engine: Engine, checkout: Path) -> dict[str, str]:
+    """Both product images, built from the product's own Dockerfiles: name → tag."""
+    tags = {"edge": "edgeloop-edge", "cloud": "edgeloop-cloud"}
+    for name, tag in tags.items():
+        engine.docker(
+            "build",
+            "--quiet",
+            "-f",
+            str(checkout / f"docker/{name}.Dockerfile"),
+            "-t",
+            tag,
+            str(checkout),
+            timeout=1500,
+        )
+    return tags
+
+
+@pytest.fixture(scope="session")
+def compose_plugin() -> None:
+    install_compose()
+
+
+def torch_wheel() -> Path | None:
+    """The CPU wheel that pip finds on this host, kept since it is large; None: the Dockerfile asks PyTorch's index."""
+    match = re.search(r"^torch==\S+$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert match is not None
+    folder = CACHE / "wheels" / match.group()
+    if not list(folder.glob("torch-*.whl")):
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "-q",
+            "--no-deps",
+            "-d",
+            str(folder),
+            f"{match.group()}+cpu",
+        ]
+        subprocess.run(command, check=False, capture_output=True)
+    return next(folder.glob("torch-*.whl"), None)

@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+
+from cloud_service.demo import factory
+from cloud_service.demo.data import Split, load
+from cloud_service.tasks.data import load_base
+from cloud_service.tasks.task import TrainingSettings
+from cloud_service.training.evaluate import open_runner
+from cloud_service.training.progress import silent
+from shared import bundle
+
+QUICK = TrainingSettings(steps=200, views=1)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    out = tmp_path_factory.mktemp("factory")
+    steps = []
+    report = factory.build(3, Split.RANDOM, out, steps.append, training=QUICK, teacher_steps=30)
+    return out, report, steps
+
+
+def test_factory_leaves_what_the_service_and_the_devices_need(built):
+    out, report, steps = built
+    manifest = bundle.inspect(out / factory.BUNDLE).manifest
+    assert (manifest.task, manifest.version) == ("digits", "factory")
+    assert report.after.model_bytes < 8192
+    base = load_base(factory.definition(out, training=QUICK))
+    assert (len(base.x), len(base.x_eval)) == (3500, 500)
+    assert open_runner(out / factory.TEACHER)(base.x_eval).shape == (500, 10)
+    assert {step.stage for step in steps} == {
+        "teacher", "distill", "quantize", "calibrate", "evaluate", "gate", "bundle",
+    }  # fmt: skip
+
+
+def test_factory_student_has_seen_source_pictures_only(built):
+    out, report, _ = built
+    assert report.samples == 0
+    data = load(3, Split.RANDOM)
+    base = load_base(factory.definition(out, training=QUICK))
+    assert np.array_equal(base.x, data.source_train.x)
+    assert np.array_equal(base.x_eval, data.source_eval.x)
+
+
+def test_factory_asks_more_often_than_the_loops_student_may(built):
+    _, report, _ = built
+    assert report.expected_offload_rate <= 0.25
+    settings = report.lineage["settings"]
+    assert settings["agreement_goal"] == 1.0
+    assert {k: v for k, v in settings.items() if k not in {"agreement_goal", "offload_budget"}} == {
+        k: v for k, v in QUICK.model_dump(mode="json").items() if k not in {"agreement_goal", "offload_budget"}
+    }
+
+
+def test_factory_built_again_gives_the_same_bundle(built, tmp_path):
+    out, report, _ = built
+    again = factory.build(3, Split.RANDOM, tmp_path, silent, training=QUICK, teacher_steps=30)
+    assert again.temperature == report.temperature
+    first, second = (bundle.inspect(folder / factory.BUNDLE).manifest for folder in (out, tmp_path))
+    assert first.files == second.files

@@ -1,0 +1,91 @@
+"""Parts of an agent, real ones, on a temporary folder."""
+
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+
+from edge_agent.correlation import Correlation
+from edge_agent.engine import Engine
+from edge_agent.ledger import Ledger
+from edge_agent.outcomes import Correction, Outcome
+from edge_agent.pipeline import Pipeline
+from edge_agent.settings import SpoolSettings, TaskSettings
+from edge_agent.spool import Spool
+from tests.sim import bundles
+from tests.sim.clock import SimulatedClock
+
+
+class ListSink:
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.outcomes: list[Outcome] = []
+        self.corrections: list[Correction] = []
+
+    def outcome(self, outcome):
+        self.outcomes.append(outcome)
+
+    def correction(self, correction):
+        self.corrections.append(correction)
+
+    def close(self):
+        pass
+
+
+@dataclass
+class Parts:
+    """A pipeline and everything around it."""
+
+    folder: object
+    engine: Engine
+    spool: Spool
+    ledger: Ledger
+    correlation: Correlation
+    sink: ListSink
+    clock: SimulatedClock
+    pipeline: Pipeline
+    wakes: list = field(default_factory=list)
+
+
+@pytest.fixture
+def build(tmp_path):
+    """A function that puts the parts together; called twice with the same name it is a restart."""
+    built = []
+
+    def make(name="device", *, spool=None, rng=None, wake=None, bundle=None, correlation=None, **task):
+        folder = tmp_path / name
+        slot = folder / "slot"
+        if not slot.exists():
+            slot.parent.mkdir(parents=True)
+            bundles.unpacked(slot, **(bundle or {}))
+        wakes = []
+        clock = SimulatedClock()
+        parts = Parts(
+            folder=folder,
+            engine=Engine(slot),
+            spool=Spool(folder / "spool", spool or SpoolSettings()),
+            ledger=Ledger(folder / "ledger.json"),
+            correlation=correlation or Correlation(),
+            sink=ListSink(),
+            clock=clock,
+            pipeline=None,
+            wakes=wakes,
+        )
+        parts.pipeline = Pipeline(
+            "digits",
+            TaskSettings(bundle=folder / "slot.bundle", **task),
+            parts.engine,
+            spool=parts.spool,
+            ledger=parts.ledger,
+            correlation=parts.correlation,
+            sink=parts.sink,
+            rng=rng or Random(1),
+            wake=wake or (lambda: wakes.append(1)),
+        )
+        built.append(parts)
+        return parts
+
+    yield make
+    for parts in built:
+        parts.spool.close()

@@ -1,0 +1,74 @@
+import json
+
+import pytest
+
+from edge_agent.ledger import Ledger, Purpose
+from shared.messages import LedgerBytes, TaskCounts
+from tests.sim.disk import fill, read_only, small_disk
+
+
+def test_counts_and_bytes_survive_a_restart(tmp_path):
+    before = Ledger(tmp_path / "ledger.json")
+    before.count("digits", "inferences", "kept")
+    before.count("digits", "inferences", "offloaded", "audits")
+    before.add_bytes(Purpose.SAMPLES, 100)
+    before.add_bytes(Purpose.SAMPLES, 20)
+    before.add_bytes(Purpose.UPDATES, 7)
+    before.save()
+    after = Ledger(tmp_path / "ledger.json")
+    assert after.counts() == {"digits": TaskCounts(inferences=2, kept=1, offloaded=1, audits=1)}
+    assert after.bytes() == LedgerBytes(samples=120, updates=7)
+
+
+def test_starts_are_counted_and_saved_at_once(tmp_path):
+    assert [Ledger(tmp_path / "ledger.json").starts for _ in range(3)] == [1, 2, 3]
+
+
+def test_save_writes_only_what_changed(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.json")
+    written = (tmp_path / "ledger.json").stat().st_ino
+    ledger.save()
+    assert (tmp_path / "ledger.json").stat().st_ino == written
+    ledger.count("t", "inferences")
+    ledger.save()
+    assert (tmp_path / "ledger.json").stat().st_ino != written
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "{}", '{"starts": 1}', '{"starts": 1, "bytes": {"samples": -1}, "tasks": {}}', "\xff"]
+    + [
+        json.dumps({"starts": 1, "bytes": {}, "tasks": tasks})
+        for tasks in ({"t": {"nonsense": 1}}, {"t": {"kept": "x"}}, [])
+    ],
+)
+def test_file_that_cannot_be_read_starts_at_zero_and_says_so(tmp_path, caplog, text):
+    (tmp_path / "ledger.json").write_bytes(text.encode("latin-1"))
+    ledger = Ledger(tmp_path / "ledger.json")
+    assert (ledger.starts, ledger.counts(), ledger.bytes()) == (1, {}, LedgerBytes())
+    assert "counting starts at zero" in caplog.text
+    assert json.loads((tmp_path / "ledger.json").read_bytes())["starts"] == 1
+
+
+def test_full_disk_is_said_once_and_counting_goes_on(tmp_path, caplog):
+    with small_disk(tmp_path / "disk", kilobytes=64) as disk:
+        ledger = Ledger(disk / "ledger.json")
+        ballast = fill(disk)
+        for _ in range(3):
+            ledger.count("t", "inferences")
+            ledger.save()
+        assert caplog.text.count("counts are not saved") == 1
+        assert ledger.counts()["t"].inferences == 3
+        ballast.unlink()
+        ledger.save()
+        assert Ledger(disk / "ledger.json").counts()["t"].inferences == 3
+
+
+def test_read_only_disk_is_said_once(tmp_path, caplog):
+    with small_disk(tmp_path / "disk", kilobytes=64) as disk:
+        ledger = Ledger(disk / "ledger.json")
+        with read_only(disk):
+            for _ in range(3):
+                ledger.count("t", "inferences")
+                ledger.save()
+        assert caplog.text.count("counts are not saved") == 1

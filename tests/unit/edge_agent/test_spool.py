@@ -1,0 +1,363 @@
+import sqlite3
+
+import numpy as np
+import pytest
+
+from edge_agent.settings import SpoolSettings
+from edge_agent.spool import Spool
+from shared import codec
+from shared.errors import StorageFull
+from shared.ids import new_id
+from shared.messages import Reason, SampleHeader
+from tests.sim.clock import SimulatedClock
+
+TENSOR = np.arange(64, dtype=np.uint8).reshape(8, 8)
+SIZE = len(codec.encode(TENSOR))
+
+
+def header(hardness=0.5, *, reason=Reason.HARD, inclusion=1.0):
+    return SampleHeader(
+        sample_id=new_id(),
+        task="digits",
+        seq=1,
+        bundle_version="v1",
+        prediction=3,
+        hardness=hardness,
+        reason=reason,
+        inclusion_probability=inclusion,
+    )
+
+
+def audit(hardness=0.1, inclusion=0.02):
+    return header(hardness, reason=Reason.AUDIT, inclusion=inclusion)
+
+
+class Bench:
+    """A spool on clocks of its own, that can be restarted."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.clock, self.wall = SimulatedClock(), SimulatedClock(start=1e9)
+        self.opened = []
+
+    def open(self, **settings):
+        spool = Spool(self.folder, SpoolSettings(**settings), monotonic=self.clock, wall=self.wall)
+        self.opened.append(spool)
+        return spool
+
+    def put(self, spool, *headers):
+        for each in headers:
+            spool.put(each, TENSOR)
+        return [each.sample_id for each in headers]
+
+    def advance(self, seconds):
+        self.clock.advance(seconds)
+        self.wall.advance(seconds)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Bench(tmp_path / "spool")
+    yield bench
+    for spool in bench.opened:
+        spool.close()
+
+
+def ids(samples):
+    return [each.header.sample_id for each in samples]
+
+
+def test_due_gives_each_sample_once_oldest_first(bench):
+    spool = bench.open()
+    put = bench.put(spool, *(header() for _ in range(5)))
+    assert ids(spool.due(3)) == put[:3]
+    assert ids(spool.due(10)) == put[3:]
+    assert spool.due(10) == []
+
+
+def test_due_gives_header_tensor_and_age(bench):
+    spool = bench.open()
+    first = header()
+    bench.put(spool, first)
+    bench.advance(12.5)
+    (item,) = spool.due(1)
+    assert (item.header, item.age_s) == (first, 12.5)
+    np.testing.assert_array_equal(item.tensor, TENSOR)
+    assert item.tensor.dtype == np.uint8
+
+
+def test_age_is_never_negative_when_the_devices_clock_goes_back(bench):
+    spool = bench.open()
+    bench.put(spool, header())
+    bench.wall.now -= 5000
+    assert spool.due(1)[0].age_s == 0.0
+
+
+def test_acknowledged_samples_are_gone(bench):
+    spool = bench.open()
+    put = bench.put(spool, *(header() for _ in range(3)))
+    assert spool.acknowledge([put[1], new_id()]) == 1
+    assert spool.acknowledge([put[1]]) == 0
+    assert ids(spool.due(10)) == [put[0], put[2]]
+    assert spool.state().items == 2
+    assert spool.state().bytes == 2 * SIZE
+
+
+def test_refused_sample_is_gone_alone_and_counted(bench):
+    spool = bench.open()
+    put = bench.put(spool, *(header() for _ in range(3)))
+    spool.refuse(put[1])
+    spool.refuse(new_id())
+    assert ids(spool.due(10)) == [put[0], put[2]]
+    assert spool.state().refused == 1
+
+
+def test_header_is_known_until_the_sample_goes(bench):
+    spool = bench.open()
+    first = header()
+    bench.put(spool, first)
+    assert spool.header(first.sample_id) == first
+    spool.acknowledge([first.sample_id])
+    assert spool.header(first.sample_id) is None
+
+
+def test_unanswered_sample_is_due_again_after_doubling_waits(bench):
+    spool = bench.open(resend_after_s=10.0, resend_cap_s=35.0)
+    put = bench.put(spool, header())
+    for wait in (10.0, 20.0, 35.0, 35.0):
+        assert ids(spool.due(10)) == put
+        assert spool.next_due_s() == pytest.approx(wait)
+        bench.advance(wait - 0.1)
+        assert spool.due(10) == []
+        bench.advance(0.1)
+        assert spool.next_due_s() == 0.0
+
+
+def test_overdue_samples_come_before_fresh_ones(bench):
+    spool = bench.open(resend_after_s=10.0)
+    old = bench.put(spool, header(), header())
+    spool.due(10)
+    bench.advance(10)
+    fresh = bench.put(spool, header(), header())
+    assert ids(spool.due(3)) == [*old, fresh[0]]
+
+
+def test_next_due_is_none_when_nothing_waits_for_an_answer(bench):
+    spool = bench.open()
+    put = bench.put(spool, header())
+    assert spool.next_due_s() is None
+    spool.due(1)
+    spool.acknowledge(put)
+    assert spool.next_due_s() is None
+
+
+def test_no_more_than_max_unanswered_are_under_way(bench):
+    spool = bench.open(max_unanswered=3)
+    put = bench.put(spool, *(header() for _ in range(6)))
+    assert ids(spool.due(10)) == put[:3]
+    assert spool.due(10) == []
+    spool.acknowledge(put[:2])
+    assert ids(spool.due(10)) == put[3:5]
+
+
+def test_forget_attempts_makes_everything_due_again_from_the_first_wait(bench):
+    spool = bench.open(resend_after_s=10.0)
+    put = bench.put(spool, header(), header())
+    spool.due(10)
+    bench.advance(10)
+    spool.due(10)
+    spool.forget_attempts()
+    assert ids(spool.due(10)) == put
+    assert spool.next_due_s() == pytest.approx(10.0)
+
+
+def test_one_sample_without_an_answer_does_not_hold_up_the_others(bench):
+    spool = bench.open(resend_after_s=10.0, max_unanswered=4)
+    stuck, *rest = bench.put(spool, *(header() for _ in range(20)))
+    answered = []
+    for _ in range(20):
+        for sample_id in ids(spool.due(4)):
+            if sample_id != stuck:
+                spool.acknowledge([sample_id])
+                answered.append(sample_id)
+    assert answered == rest
+
+
+def test_full_spool_gives_up_audits_first_then_the_least_hard_never_the_most(bench):
+    spool = bench.open(max_bytes=4096)
+    room = 4096 // SIZE
+    kept = bench.put(spool, *(header(0.6 + index / 1000) for index in range(room - 2)))
+    cheap = bench.put(spool, audit(0.4), audit(0.3))
+    more = bench.put(spool, header(0.9))
+    assert ids(spool.due(1000)) == [*kept, cheap[0], *more]
+    more += bench.put(spool, header(0.9))
+    more += bench.put(spool, header(0.9))
+    assert spool.state().items == room
+    spool.forget_attempts()
+    assert ids(spool.due(1000)) == [*kept[1:], *more]
+    assert spool.state().evicted == {"space": 3}
+
+
+def test_full_spool_refuses_what_is_worth_less_than_all_it_keeps(bench):
+    spool = bench.open(max_bytes=4096)
+    kept = bench.put(spool, *(header(0.8) for _ in range(4096 // SIZE)))
+    with pytest.raises(StorageFull, match="more valuable"):
+        spool.put(header(0.7), TENSOR)
+    with pytest.raises(StorageFull):
+        spool.put(audit(0.79), TENSOR)
+    assert ids(spool.due(1000)) == kept
+    assert spool.state().evicted == {"space": 2}
+
+
+def test_audit_of_every_sample_is_still_worth_less_than_a_hard_one(bench):
+    spool = bench.open(max_bytes=4096)
+    kept = bench.put(spool, *(header(0.3) for _ in range(4096 // SIZE)))
+    with pytest.raises(StorageFull):
+        spool.put(audit(0.45, inclusion=1.0), TENSOR)
+    assert ids(spool.due(1000)) == kept
+
+
+def test_refused_large_sample_pushes_nothing_out(bench):
+    spool = bench.open(max_bytes=4096)
+    small = bench.put(spool, header(0.5))
+    kept = bench.put(spool, *(header(0.9) for _ in range(4096 // SIZE - 1)))
+    with pytest.raises(StorageFull):
+        spool.put(header(0.7), np.zeros((40, 40), np.uint8))
+    assert ids(spool.due(1000)) == [*small, *kept]
+
+
+def test_sample_larger_than_the_spool_is_refused_with_the_setting_to_raise(bench):
+    spool = bench.open(max_bytes=4096)
+    with pytest.raises(StorageFull, match=r"\[spool\] max_bytes = 4,096"):
+        spool.put(header(), np.zeros((100, 100), np.uint8))
+    assert spool.state().items == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_spool_stays_within_its_bytes_and_keeps_the_most_valuable(bench, seed):
+    rng = np.random.default_rng(seed)
+    spool = bench.open(max_bytes=8192)
+    room = 8192 // SIZE
+    scores = rng.permutation(500) / 1000 + 0.5
+    for score in scores:
+        try:
+            spool.put(header(float(score)), TENSOR)
+        except StorageFull:
+            continue
+        assert spool.state().bytes <= 8192
+    got = sorted(each.header.hardness for each in spool.due(1000))
+    assert got == sorted(scores)[-room:]
+    assert spool.state().evicted["space"] == 500 - room
+
+
+def test_samples_past_their_age_are_given_up(bench):
+    spool = bench.open(max_age_s=100.0)
+    bench.put(spool, header())
+    bench.advance(60)
+    young = bench.put(spool, header())
+    bench.advance(41)
+    assert ids(spool.due(10)) == young
+    assert spool.state().evicted == {"age": 1}
+    assert spool.state().items == 1
+
+
+def test_restart_keeps_everything_in_order(bench):
+    put = bench.put(bench.open(), *(header() for _ in range(10)))
+    bench.opened.pop().close()
+    spool = bench.open()
+    assert (spool.state().items, spool.state().bytes) == (10, 10 * SIZE)
+    assert ids(spool.due(100)) == put
+
+
+def test_restart_without_a_close_keeps_everything(bench):
+    first = bench.open()
+    put = bench.put(first, *(header() for _ in range(10)))
+    assert ids(bench.open().due(100)) == put
+
+
+def test_segment_files_go_when_their_samples_are_gone(bench):
+    spool = bench.open()
+    big = np.zeros((200, 200), np.uint8)
+    put = []
+    for _ in range(10):
+        put.append(header())
+        spool.put(put[-1], big)
+    folder = bench.folder / "segments"
+    assert sum(file.stat().st_size for file in folder.iterdir()) > 10 * big.size
+    spool.acknowledge([each.sample_id for each in put])
+    spool.close()
+    bench.opened.clear()
+    bench.open()
+    assert list(folder.iterdir()) == []
+
+
+def test_damaged_payload_is_given_up_alone(bench, caplog):
+    first = bench.open()
+    put = bench.put(first, *(header() for _ in range(3)))
+    first.close()
+    bench.opened.clear()
+    (segment,) = (bench.folder / "segments").iterdir()
+    data = bytearray(segment.read_bytes())
+    data[SIZE + 40] ^= 0xFF
+    segment.write_bytes(data)
+    spool = bench.open()
+    assert ids(spool.due(10)) == [put[0], put[2]]
+    assert spool.state().evicted == {"damaged": 1}
+    assert str(put[1]) in caplog.text
+
+
+def test_damaged_header_is_given_up_alone(bench):
+    first = bench.open()
+    put = bench.put(first, *(header() for _ in range(3)))
+    first.close()
+    bench.opened.clear()
+    database = sqlite3.connect(bench.folder / "spool.db")
+    with database:
+        database.execute("UPDATE items SET header = ? WHERE id = ?", (b"\xa1\x00\x00", put[1].bytes))
+    database.close()
+    spool = bench.open()
+    assert ids(spool.due(10)) == [put[0], put[2]]
+    assert spool.state().evicted == {"damaged": 1}
+
+
+@pytest.mark.parametrize("where", ["start", "middle"])
+def test_damaged_database_is_put_aside(bench, caplog, where):
+    first = bench.open()
+    bench.put(first, *(header() for _ in range(200)))
+    first.close()
+    bench.opened.clear()
+    file = bench.folder / "spool.db"
+    data = bytearray(file.read_bytes())
+    assert len(data) > 20_000
+    if where == "start":
+        data[:4096] = b"\xff" * 4096
+    else:
+        data[4096:] = b"\xff" * (len(data) - 4096)
+    file.write_bytes(data)
+    spool = bench.open()
+    assert (bench.folder / "spool.db.damaged").read_bytes() == bytes(data)
+    assert "put aside as spool.db.damaged" in caplog.text
+    put = bench.put(spool, header())
+    assert ids(spool.due(10)) == put
+
+
+@pytest.mark.parametrize("flushes", [0, 1, 2])
+def test_damaged_database_with_a_log_beside_it_does_not_spoil_the_new_one(bench, flushes):
+    first = bench.open()
+    for _ in range(flushes + 1):
+        bench.put(first, *(header() for _ in range(100)))
+        log = (bench.folder / "spool.db-wal").read_bytes()
+        first.flush()
+    assert len(log) > 10_000
+    first.close()
+    bench.opened.clear()
+    (bench.folder / "spool.db").write_bytes(b"\xff" * 8192)
+    (bench.folder / "spool.db-wal").write_bytes(log)
+    spool = bench.open()
+    assert spool.state().items in (0, 100 * (flushes + 1))  # the log alone may hold everything
+    spool.acknowledge(ids(spool.due(1000)))
+    put = bench.put(spool, header())
+    assert ids(spool.due(10)) == put
+    spool.close()
+    bench.opened.clear()
+    assert ids(bench.open().due(10)) == put
