@@ -26,7 +26,7 @@ ENV PATH=/opt/edgeloop/bin:$PATH PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1 \
 USER edge
 WORKDIR /var/lib/edge-agent
 VOLUME /var/lib/edge-agent
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 \
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 \
     CMD ["edge-agent", "status", "--config", "/etc/edge-agent/agent.toml"]
 ENTRYPOINT ["edge-agent"]
 CMD ["run", "--config", "/etc/edge-agent/agent.toml"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -190,8 +191,16 @@ def _golden_bytes(golden: Golden) -> bytes:
     return buffer.getvalue()
 
 
+def _check_stored(data: bytes) -> None:
+    """A few compressed bytes could become any number; `pack` writes plain ones."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise BundleError("its arrays are compressed, and must not be")
+
+
 def _golden(data: bytes, description: Manifest) -> Golden:
     try:
+        _check_stored(data)
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             inputs: NDArray[Any] = arrays["inputs"]
             logits: NDArray[Any] = arrays["logits"]

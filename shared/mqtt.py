@@ -31,8 +31,10 @@ from shared.settings import Section
 log = logging.getLogger(__name__)
 
 _SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
-# aiomqtt waits this long for a broker's answer before it calls the connection lost.
+# aiomqtt waits this long for a broker's answer before it calls the connection lost. The first answer gets less: that a
+# broker closed the connection before it, as one that is just ending does, goes unnoticed by aiomqtt until the timeout.
 _ANSWER_TIMEOUT_S = 20.0
+_CONNECT_TIMEOUT_S = 5.0
 
 
 class BrokerSettings(Section):
@@ -129,6 +131,7 @@ def connector(settings: BrokerSettings) -> Connector:
             raise BrokerUnavailable(
                 f"no MQTT broker answers at {settings.address} ({err}): start it, or correct [broker]"
             ) from err
+        client.timeout = _ANSWER_TIMEOUT_S
         connection = _AiomqttConnection(client)
         try:
             yield connection
@@ -262,7 +265,7 @@ def _client(settings: BrokerSettings, identity: Identity) -> aiomqtt.Client:
         will=aiomqtt.Will(will.topic, will.payload, qos=1, retain=True) if will else None,
         tls_params=_tls(settings),
         keepalive=settings.keepalive_s,
-        timeout=_ANSWER_TIMEOUT_S,
+        timeout=_CONNECT_TIMEOUT_S,
         max_inflight_messages=settings.in_flight,
         max_queued_incoming_messages=identity.max_queued,
         socket_options=_SOCKET_OPTIONS,

@@ -12,6 +12,8 @@ from cloud_service.demo.journal import Answer, DeviceJournal
 
 Labels = NDArray[np.integer]
 
+CURVE_WINDOW = 300
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:
@@ -60,14 +62,15 @@ class Curve:
     offload: NDArray[np.float64]
 
 
-def curve(journals: Sequence[DeviceJournal], labels: Labels, *, window: int = 150) -> Curve:
-    """Accuracy and offload rate over the last `window` test images, at each of them."""
+def curve(journals: Sequence[DeviceJournal], labels: Labels, *, window: int = CURVE_WINDOW) -> Curve:
+    """Accuracy and offload rate over the last `window` test images, from the image on that fills a third of it."""
     answers = sorted((a for j in journals for a in j.answers if a.exam), key=lambda answer: answer.at_s)
+    first = window // 3
     return Curve(
-        at_s=np.array([answer.at_s for answer in answers], dtype=np.float64),
-        edge=_moving([answer.prediction == labels[answer.reference] for answer in answers], window),
-        system=_moving([answer.final == labels[answer.reference] for answer in answers], window),
-        offload=_moving([answer.offloaded for answer in answers], window),
+        at_s=np.array([answer.at_s for answer in answers], dtype=np.float64)[first:],
+        edge=_moving([answer.prediction == labels[answer.reference] for answer in answers], window)[first:],
+        system=_moving([answer.final == labels[answer.reference] for answer in answers], window)[first:],
+        offload=_moving([answer.offloaded for answer in answers], window)[first:],
     )
 
 

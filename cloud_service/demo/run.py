@@ -23,7 +23,7 @@ from cloud_service.demo.processes import Processes
 from cloud_service.demo.story import DemoFailed, Story
 from cloud_service.demo.view import Screen
 
-_INTRODUCTION = """[bold]edgeloop demo[/bold], seed {seed}: {devices} edge agents, a broker and a service, all processes.
+_INTRODUCTION = """[bold]edgeloop demo[/bold], seed {seed}: {devices} edge agents, a broker, a service, all processes.
 The factory trained an int8 student on MNIST digits. The field is Optdigits: other writers, scanner and country.
 The teacher has also seen {labelled} labelled field images; devices and new student get no field label at all."""
 
@@ -59,7 +59,8 @@ def run_demo(
         story.wait_for_after()
         scene = story.scene(stop=not serve)
         result = gather(scene)
-        for line in ("", result.table(), *result.lines()):
+        screen.say(result.table())
+        for line in result.lines():
             screen.say(line)
         plot_file, report_file = plot or folder / "demo.png", report or folder / "report.json"
         draw_plot(plot_file, scene, result)

@@ -28,7 +28,7 @@ class Fetcher(Protocol):
 
     def fetch(self, url: str, offset: int) -> AsyncIterator[bytes]:
         """Raises:
-        DownloadFailed: the server does not answer, refuses, or ignores the offset.
+        DownloadFailed: the server does not answer, or refuses.
         """
         ...
 
@@ -43,10 +43,14 @@ class HttpFetcher:
         limits = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=30)
         try:
             async with aiohttp.ClientSession(timeout=limits) as session, session.get(url, headers=headers) as answer:
-                if answer.status != (206 if offset else 200):
+                if answer.status not in ((200, 206) if offset else (200,)):
                     raise DownloadFailed(f"{url} answered {answer.status} {answer.reason}")
+                # A server without ranges sends the whole file again.
+                skip = offset if answer.status == 200 else 0
                 async for chunk in answer.content.iter_chunked(_CHUNK):
-                    yield chunk
+                    if skip < len(chunk):
+                        yield chunk[skip:]
+                    skip = max(0, skip - len(chunk))
         except (aiohttp.ClientError, TimeoutError, OSError) as err:
             raise DownloadFailed(f"{url} cannot be fetched: {str(err) or type(err).__name__}") from err
 
@@ -79,6 +83,9 @@ async def download(
                 raise DownloadFailed(f"given up after {attempt} tries: {str(err) or 'too slow'}") from err
             log.info("bundle %s: %s; trying again", reference.version, str(err) or "too slow")
             await sleep(full_jitter(next(waits), rng))
+        except BundleError:
+            atomic.remove(target)
+            raise
     if bundle.sha256_file(target) != reference.sha256:
         atomic.remove(target)
         raise BundleError(f"the file at {reference.url} is not the bundle that was offered: its sha256 differs")

@@ -44,12 +44,13 @@ TABLE: Table[State, Event] = {
     (State.ACTIVATING, Event.SWAPPED): State.COMMITTING,
     (State.ACTIVATING, Event.FAILED): State.ROLLING_BACK,
     (State.COMMITTING, Event.DONE): State.REPORTING,
+    (State.COMMITTING, Event.FAILED): State.REPORTING,
     (State.ROLLING_BACK, Event.DONE): State.REPORTING,
     (State.REPORTING, Event.DONE): State.IDLE,
 }
 
 # The agent died in the left state; it goes on in the right one. A download goes on from the bytes on disk, staging
-# starts over from the file, and what died while it was activated is rolled back: the old slot is known to work.
+# starts over from the file, and activation reads the pointer, which names the old slot or the new one.
 RESUME: Mapping[State, State] = {
     State.IDLE: State.IDLE,
     State.VERIFYING: State.VERIFYING,

@@ -11,6 +11,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -31,6 +32,12 @@ class SelfTest:
     samples: int
     largest_difference: float
     agreement: float
+
+
+class SelfTester(Protocol):
+    """Proves an unpacked bundle; raises `BundleError` when it fails."""
+
+    async def __call__(self, folder: Path, *, timeout_s: float) -> SelfTest: ...
 
 
 def check(folder: Path) -> SelfTest:

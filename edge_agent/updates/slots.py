@@ -75,14 +75,23 @@ class Slots:
     def stage(self, file: Path) -> Path:
         """Unpack a bundle file into the inactive slot and return its folder.
 
+        What was active before lay there: from now on it is no way back, and the candidate is none until it is proven.
+
         Raises:
             BundleError: the file is not a sound bundle; the slot is empty then.
             StorageFull: the disk took no more.
         """
+        pointer = self.pointer()
+        if pointer is not None and pointer.previous is not None:
+            atomic.write_json(self._file, {**pointer.as_dict(), "previous": None})
         folder = self.path(self.inactive())
         shutil.rmtree(folder, ignore_errors=True)
         bundle.unpack(file, folder)
         return folder
+
+    def empty_inactive(self) -> None:
+        """Give up what the inactive slot holds."""
+        shutil.rmtree(self.path(self.inactive()), ignore_errors=True)
 
     def activate(self, slot: Slot, version: str, sha256: str) -> None:
         """Point at a slot, atomically.

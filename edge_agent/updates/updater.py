@@ -24,6 +24,7 @@ from edge_agent.updates import selftest
 from edge_agent.updates.fetch import Fetcher, download
 from edge_agent.updates.lifecycle import TABLE, Event, State, resume
 from edge_agent.updates.record import Record, Records
+from edge_agent.updates.selftest import SelfTester
 from edge_agent.updates.slots import Slots
 from shared import atomic
 from shared.errors import BundleError, StorageFull
@@ -44,6 +45,7 @@ class Surroundings:
     fetcher: Fetcher
     rng: Random
     changed: Callable[[], None]
+    self_test: SelfTester = selftest.check_in_child
 
 
 class Updater:
@@ -153,6 +155,8 @@ class Updater:
         except DownloadFailed as err:
             return self._failed(UpdateFailure.DOWNLOAD, err)
         except StorageFull as err:
+            # What came so far is given up first: the record and the report need room.
+            atomic.remove(self._file)
             return self._failed(UpdateFailure.STORAGE, err)
         except BundleError as err:
             return self._failed(UpdateFailure.MISMATCH, err)
@@ -163,8 +167,10 @@ class Updater:
             return Event.PASSED
         try:
             folder = await asyncio.to_thread(self._slots.stage, self._file)
-            result = await selftest.check_in_child(folder, timeout_s=self._settings.self_test_timeout_s)
+            result = await self._around.self_test(folder, timeout_s=self._settings.self_test_timeout_s)
         except StorageFull as err:
+            atomic.remove(self._file)
+            self._slots.empty_inactive()
             return self._failed(UpdateFailure.STORAGE, err)
         except BundleError as err:
             return self._failed(UpdateFailure.SELF_TEST, err)
@@ -190,21 +196,29 @@ class Updater:
         return Event.SWAPPED
 
     async def _commit(self) -> Event:
+        if self._pipeline.engine.sha256 != self._current.reference.sha256:
+            err = BundleError("it was active and did not load at the next start; what ran before runs again")
+            return self._failed(UpdateFailure.INTERNAL, err)
         atomic.remove(self._file)
         self._around.changed()
         log.info("task %s: %s is active", self._pipeline.name, self._pipeline.engine.manifest.version)
         return Event.DONE
 
     async def _roll_back(self) -> Event:
-        if self._already_active():
-            try:
-                back = self._slots.go_back()
-                engine = await asyncio.to_thread(Engine, self._slots.path(back.slot), sha256=back.sha256)
-            except (BundleError, NoWorkingModel) as err:
-                log.error("task %s: nothing to roll back to (%s); what runs stays", self._pipeline.name, err)
-                return Event.DONE
-            self._pipeline.swap(engine)
-            log.warning("task %s: rolled back to %s", self._pipeline.name, engine.manifest.version)
+        pointer = self._slots.pointer()
+        if pointer is None or pointer.sha256 != self._current.reference.sha256:
+            return Event.DONE
+        try:
+            if pointer.previous is None:
+                raise NoWorkingModel("there is no earlier model")  # noqa: TRY301  # one way to say it
+            folder, sha256 = self._slots.path(pointer.previous.slot), pointer.previous.sha256
+            engine = await asyncio.to_thread(Engine, folder, sha256=sha256)
+        except (BundleError, NoWorkingModel) as err:
+            log.error("task %s: nothing to roll back to (%s); what runs stays", self._pipeline.name, err)
+            return Event.DONE
+        self._slots.go_back()
+        self._pipeline.swap(engine)
+        log.warning("task %s: rolled back to %s", self._pipeline.name, engine.manifest.version)
         return Event.DONE
 
     async def _report(self) -> Event:

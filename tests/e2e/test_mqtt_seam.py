@@ -263,7 +263,7 @@ async def test_broker_that_goes_away_and_comes_back_is_found_again(broker, caplo
     await eventually(lambda: "nothing is lost" in caplog.text, timeout=10, what="the outage in the log")
     await asyncio.sleep(0.5)  # several tries fail meanwhile
     await asyncio.to_thread(broker.start)
-    await eventually(lambda: len(sessions) == 2, timeout=15, what="the second session")
+    await eventually(lambda: len(sessions) == 2, timeout=30, what="the second session")
     await sessions[1].publish("t", b"after", qos=1)
     await eventually(lambda: got == [b"before", b"after"], timeout=10, what="the message after the outage")
     staying.cancel()
@@ -277,6 +277,20 @@ async def test_missing_broker_is_named_with_its_address(free_port):
     with pytest.raises(BrokerUnavailable, match=rf"no MQTT broker answers at {settings.address} .*start it"):
         async with connector(settings)(Identity("a")):
             pass
+
+
+async def test_broker_that_closes_before_its_first_answer_costs_seconds_and_not_the_whole_timeout():
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    async with await asyncio.start_server(close, "127.0.0.1", 0) as server:
+        settings = BrokerSettings(port=server.sockets[0].getsockname()[1])
+        started = time.perf_counter()
+        with pytest.raises(BrokerUnavailable, match="no MQTT broker answers"):
+            async with connector(settings)(Identity("a")):
+                pass
+        assert time.perf_counter() - started < 10.0
 
 
 def openssl(*args: object) -> None:

@@ -49,7 +49,7 @@ def fleet(database):
 
 
 @pytest.fixture
-def task(tmp_path):
+def digits_task(tmp_path):
     """The task digits, with a teacher that reads the label off the sample."""
     (tmp_path / "teacher.onnx").write_bytes(linear_model(weights(64, 10), nan=True))
     x = np.stack([sample(label % 10) for label in range(40)])
@@ -66,8 +66,8 @@ def task(tmp_path):
 
 
 @pytest.fixture
-def registry(database, tmp_path, task):
-    return Registry(database, tmp_path / "bundles", tasks={"digits": task})
+def registry(database, tmp_path, digits_task):
+    return Registry(database, tmp_path / "bundles", tasks={"digits": digits_task})
 
 
 @pytest.fixture

@@ -49,13 +49,13 @@ def clock():
 
 
 @pytest.fixture
-def cloud(broker, downlink, fleet, rollouts, samples, task, model, clock):
+def cloud(broker, downlink, fleet, rollouts, samples, digits_task, model, clock):
     """Runs an ingest on the simulated broker; settings may be replaced."""
 
     @asynccontextmanager
     async def run(**settings):
         teacher = Teacher(Model("t1", model), task="digits")
-        parts = Parts({"digits": task.terms}, {"digits": teacher}, samples, fleet, rollouts, downlink)
+        parts = Parts({"digits": digits_task.terms}, {"digits": teacher}, samples, fleet, rollouts, downlink)
         ingest = Ingest(parts, IngestSettings(**settings), site="demo", clock=clock, sleep=clock.sleep)
         connected = keep_connected(
             broker.connect, ingest.identity, ingest.session, settings=BrokerSettings(), rng=Random(0), sleep=no_wait

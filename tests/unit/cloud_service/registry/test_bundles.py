@@ -69,12 +69,12 @@ async def test_unknown_version_is_not_found(registry):
         await registry.get("digits", "v9")
 
 
-async def test_scratch_folders_end_with_their_block_and_leftovers_at_the_start(registry, database, tmp_path, task):
+async def test_scratch_folders_end_with_their_block_and_leftovers_at_the_start(registry, database, tmp_path, digits_task):
     with registry.scratch() as folder:
         assert folder.is_dir()
     assert not folder.exists()
     leftover = tmp_path / "bundles" / ".upload-killed"
     leftover.mkdir()
     (leftover / "bundle").write_bytes(b"half")
-    Registry(database, tmp_path / "bundles", tasks={"digits": task})
+    Registry(database, tmp_path / "bundles", tasks={"digits": digits_task})
     assert not leftover.exists()

@@ -63,7 +63,7 @@ def test_given_samples_become_the_golden_ones(tmp_path):
 
 def test_labels_come_from_the_description_then_the_task_then_numbers(tmp_path):
     named = tuple("abcdefghij")
-    assert wrapped(tmp_path, labels=LABELS[::-1], **{"labels": named} if False else {})[0].labels == LABELS[::-1]
+    assert wrapped(tmp_path, labels=LABELS[::-1])[0].labels == LABELS[::-1]
     assert wrapped(tmp_path, labels=None)[0].labels == LABELS
     target = tmp_path / "named"
     info = wrap(target, model=MODEL, description=description(labels=named), labels=LABELS, samples=())

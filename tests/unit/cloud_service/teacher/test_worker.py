@@ -13,9 +13,9 @@ from tests.sim.bundles import sample
 TERMS = Terms(TensorSpec(shape=(8, 8), dtype="uint8"), 10)
 
 
-async def test_teacher_answers_with_probabilities_and_its_files_hash(task):
-    model = await load_model(task.teacher, task="digits", terms=TERMS)
-    assert model.version == sha256_file(task.teacher)[:12]
+async def test_teacher_answers_with_probabilities_and_its_files_hash(digits_task):
+    model = await load_model(digits_task.teacher, task="digits", terms=TERMS)
+    assert model.version == sha256_file(digits_task.teacher)[:12]
     teacher = Teacher(model, task="digits")
     serving = asyncio.create_task(teacher.run())
     answers = await asyncio.gather(*(teacher.answer(sample(label)) for label in range(10)))
@@ -39,9 +39,9 @@ async def test_loading_a_file_that_is_no_model_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("terms", [Terms(TERMS.input, 9), Terms(TensorSpec(shape=(4, 4), dtype="uint8"), 10)])
-async def test_loading_a_teacher_that_does_not_fit_the_task_says_so(task, terms):
+async def test_loading_a_teacher_that_does_not_fit_the_task_says_so(digits_task, terms):
     with pytest.raises(TeacherError, match="digits"):
-        await load_model(task.teacher, task="digits", terms=terms)
+        await load_model(digits_task.teacher, task="digits", terms=terms)
 
 
 async def test_teacher_with_one_row_of_nan_fails_that_sample_alone():

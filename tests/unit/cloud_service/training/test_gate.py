@@ -48,8 +48,14 @@ def test_gate_passes_at_the_edge_of_every_rule(numbers):
 @pytest.mark.parametrize(
     ("numbers", "said"),
     [
-        (with_(candidate=Measured(base_accuracy=0.939, field_agreement=0.96)), "base samples fell from 0.9500 to 0.9390"),
-        (with_(candidate=Measured(base_accuracy=0.95, field_agreement=0.699)), "field samples fell from 0.7000 to 0.6990"),
+        (
+            with_(candidate=Measured(base_accuracy=0.939, field_agreement=0.96)),
+            "base samples fell from 0.9500 to 0.9390",
+        ),
+        (
+            with_(candidate=Measured(base_accuracy=0.95, field_agreement=0.699)),
+            "field samples fell from 0.7000 to 0.6990",
+        ),
         (with_(candidate=Measured(base_accuracy=NAN, field_agreement=0.96)), "base samples"),
         (with_(candidate=Measured(base_accuracy=0.95, field_agreement=NAN)), "field samples"),
         (with_(model_bytes=8193), "8193 bytes"),

@@ -39,7 +39,9 @@ def out(tmp_path, task):
 
 def test_run_makes_a_bundle_that_a_device_can_use(task, out):
     steps = []
-    report = pipeline.run(TrainingRequest(task=task, version="rows-2", created_at="2026-11-24T00:00:00Z"), out, steps.append)
+    report = pipeline.run(
+        TrainingRequest(task=task, version="rows-2", created_at="2026-11-24T00:00:00Z"), out, steps.append
+    )
     assert report.passed, report.reasons
     assert report.samples == 60
     assert report.after.field_agreement > 0.5

@@ -16,6 +16,7 @@ from tests.sim.fetcher import SimulatedFetcher
 
 URL = "http://files/v2.bundle"
 DATA = bytes(range(256)) * 40  # 10,240 bytes
+SIZE, SHA256 = len(DATA), bundle.sha256(DATA)
 
 
 class Bench:
@@ -26,7 +27,7 @@ class Bench:
         self.counted = []
         self.settings = UpdateSettings(**settings)
 
-    async def download(self, *, fetcher=None, url=URL, size=len(DATA), sha256=bundle.sha256(DATA)):
+    async def download(self, *, fetcher=None, url=URL, size=SIZE, sha256=SHA256):
         await download(
             fetcher or self.fetcher,
             BundleReference(version="v2", url=url, sha256=sha256, size_bytes=size),

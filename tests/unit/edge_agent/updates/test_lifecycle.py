@@ -15,6 +15,7 @@ EXPECTED = {
     ("activating", "swapped"): "committing",
     ("activating", "failed"): "rolling_back",
     ("committing", "done"): "reporting",
+    ("committing", "failed"): "reporting",
     ("rolling_back", "done"): "reporting",
     ("reporting", "done"): "idle",
 }

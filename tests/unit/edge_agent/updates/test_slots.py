@@ -91,6 +91,15 @@ def test_crash_in_the_middle_of_staging_leaves_the_old_model(bench):
     assert bench.version() == "v2"
 
 
+def test_candidate_that_was_never_proven_is_no_way_back(bench):
+    bench.version()
+    bench.install("v1")
+    bench.slots().stage(bench.factory.with_name("v2.bundle"))
+    assert bench.slots().pointer() == Pointer(Slot.B, "v1", bench.info["v1"].sha256)
+    bench.spoil(Slot.B)
+    assert bench.version() == "factory"
+
+
 def test_crash_while_pointing_leaves_old_or_new(bench):
     bench.version()
     bench.install("v1")

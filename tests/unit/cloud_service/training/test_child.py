@@ -1,0 +1,55 @@
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from cloud_service.training.child import LOG, PID, end_orphan, failure, run_child
+from cloud_service.training.progress import Step
+from tests.sim.pipeline import COMMAND
+
+
+async def test_child_is_followed_to_its_end(tmp_path):
+    steps: list[Step] = []
+    assert await run_child((*COMMAND, "fail"), tmp_path, steps.append) == 65
+    assert [(step.stage, step.done, step.total) for step in steps] == [("distill", 1, 2)]
+    assert failure(tmp_path, 65) == "the data is bad"
+    assert not (tmp_path / PID).exists()
+
+
+async def test_child_without_a_message_points_to_its_log(tmp_path):
+    assert await run_child((*COMMAND, "crash"), tmp_path, print) == 1
+    assert "something broke" in (tmp_path / LOG).read_text()
+    assert failure(tmp_path, 1).endswith(f"see {tmp_path / LOG}")
+    assert "signal 9" in failure(tmp_path, -9)
+
+
+async def test_cancelled_caller_leaves_no_child(tmp_path):
+    started = asyncio.Event()
+    work = asyncio.create_task(run_child((*COMMAND, "hang"), tmp_path, lambda _: started.set()))
+    async with asyncio.timeout(20):
+        await started.wait()
+    pid = int((tmp_path / PID).read_text())
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    with pytest.raises(OSError, match="No such process"):
+        __import__("os").kill(pid, 0)
+
+
+def test_orphan_in_the_folder_is_ended_and_nobody_else(tmp_path):
+    idle = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with subprocess.Popen([*idle, str(tmp_path)]) as orphan, subprocess.Popen([*idle, "elsewhere"]) as stranger:
+        try:
+            (tmp_path / PID).write_text(str(stranger.pid))
+            end_orphan(tmp_path)
+            assert stranger.poll() is None
+            (tmp_path / PID).write_text(str(orphan.pid))
+            end_orphan(tmp_path)
+            assert orphan.wait(10) == -9
+        finally:
+            orphan.kill()
+            stranger.kill()
+    end_orphan(tmp_path)
+    (tmp_path / PID).write_text("nonsense")
+    end_orphan(tmp_path)

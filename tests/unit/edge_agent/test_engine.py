@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+
+from edge_agent.engine import Engine
+from edge_agent.errors import ModelUnusable
+from shared.errors import BundleError, SampleError
+from shared.manifest import Outputs
+from tests.sim import bundles
+from tests.sim.bundles import sample
+
+
+def test_run_gives_the_models_logits(tmp_path):
+    engine = Engine(bundles.unpacked(tmp_path / "b", shift=2), sha256="abc")
+    tensor = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    logits = engine.run(tensor)
+    assert (logits.shape, logits.dtype) == ((10,), np.float32)
+    np.testing.assert_allclose(logits, 0.5 * np.arange(2, 12))
+    assert (engine.sha256, engine.manifest.version) == ("abc", "v1")
+
+
+def test_run_takes_a_view_that_is_not_contiguous(tmp_path):
+    engine = Engine(bundles.unpacked(tmp_path / "b"))
+    wide = np.zeros((8, 16), np.uint8)
+    wide[0, 6] = 16
+    assert engine.run(wide[:, ::2]).argmax() == 3
+
+
+@pytest.mark.parametrize(
+    "tensor", [np.zeros((1, 8, 8), np.uint8), np.zeros((8, 8), np.int8), np.zeros((8, 8), np.dtype(">u2"))]
+)
+def test_run_refuses_another_shape_or_dtype(tmp_path, tensor):
+    with pytest.raises(SampleError, match="the task takes"):
+        Engine(bundles.unpacked(tmp_path / "b")).run(tensor)
+
+
+def test_run_of_a_model_that_fails_says_which(tmp_path):
+    # Loads and answers the zeros and the golden inputs, but gathers beyond its weights for others.
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Cast", ["x"], ["i"], to=TensorProto.INT64),
+        helper.make_node("ReduceMax", ["i"], ["highest"], axes=None, keepdims=0),
+        helper.make_node("Gather", ["rows", "highest"], ["row"]),
+        helper.make_node("Unsqueeze", ["row", "axis"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", 8, 8])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 10])],
+        [
+            numpy_helper.from_array(np.zeros((17, 10), np.float32), "rows"),
+            numpy_helper.from_array(np.array([0]), "axis"),
+        ],
+    )
+    engine = Engine(bundles.unpacked(tmp_path / "b", model=bundles._model_bytes(graph)))
+    with pytest.raises(ModelUnusable, match="digits v1 failed while running"):
+        engine.run(sample(0, value=200))
+    assert engine.run(sample(0)).shape == (10,)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"model": b"nonsense"}, "onnxruntime does not load"),
+        ({"model": bundles.linear_model(bundles.weights(64, 9))}, "10 labels need float32"),
+        ({"model": bundles.linear_model(bundles.weights(36, 10), shape=(6, 6))}, "does not take the sample"),
+        ({"outputs": Outputs(logits="scores")}, "its manifest says 'scores'"),
+        ({"shape": (6000, 6000)}, "does not fit a frame"),
+    ],
+)
+def test_engine_refuses_a_model_that_does_not_fit(tmp_path, options, said):
+    if "shape" in options:
+        options = {"shape": (4100, 4100), "model": bundles.linear_model(bundles.weights(64, 10), shape=(4100, 4100))}
+    with pytest.raises(ModelUnusable, match=said):
+        Engine(bundles.unpacked(tmp_path / "b", **options))
+
+
+def test_engine_refuses_a_model_of_two_inputs(tmp_path):
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["y"], ["logits"])],
+        "g",
+        [
+            helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", 8, 8]),
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 10]),
+        ],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 10])],
+    )
+    with pytest.raises(ModelUnusable, match="takes 2 inputs"):
+        Engine(bundles.unpacked(tmp_path / "b", model=bundles._model_bytes(graph)))
+
+
+def test_engine_refuses_a_folder_without_a_bundle(tmp_path):
+    with pytest.raises(BundleError, match=r"cannot read manifest\.json"):
+        Engine(tmp_path)

@@ -1,0 +1,360 @@
+"""The uplink against a broker in memory."""
+
+import asyncio
+import contextlib
+from random import Random
+
+import numpy as np
+import pytest
+
+from edge_agent.correlation import Correlation
+from edge_agent.ledger import Ledger
+from edge_agent.outbox import Outbox
+from edge_agent.settings import SpoolSettings
+from edge_agent.spool import Spool
+from edge_agent.uplink import Address, Uplink
+from shared import messages
+from shared.ids import new_id
+from shared.messages import (
+    BundleReference,
+    Desired,
+    DeviceState,
+    LedgerBytes,
+    Reason,
+    Receipt,
+    Refusal,
+    Report,
+    SampleHeader,
+    SpoolState,
+    Target,
+    Telemetry,
+    UpdateOutcome,
+    Verdict,
+)
+from shared.mqtt import BrokerSettings
+from tests.sim.broker import SimulatedBroker
+from tests.sim.cloud import MessageCloud, accept, agree, refuse, silence, verdict
+
+TENSOR = np.arange(64, dtype=np.uint8).reshape(8, 8)
+TOPIC = "edgeloop/v1/demo/cam-1/"
+
+
+class Bench:
+    """An uplink with a listener that writes down what it hears."""
+
+    def __init__(self, folder, *, telemetry_s=100.0, **spool):
+        self.broker = SimulatedBroker()
+        self.spool = Spool(folder / "spool", SpoolSettings(**spool))
+        self.outbox = Outbox(folder / "outbox")
+        self.ledger = Ledger(folder / "ledger.json")
+        self.correlation = Correlation()
+        self.verdicts: list[Verdict] = []
+        self.wishes: list[Desired] = []
+        self.version = "v1"
+        self.uplink = Uplink(
+            Address("demo", "cam-1"),
+            connect=self.broker.connect,
+            broker=BrokerSettings(reconnect_first_s=0.01, reconnect_cap_s=0.02),
+            spool=self.spool,
+            outbox=self.outbox,
+            ledger=self.ledger,
+            correlation=self.correlation,
+            listener=self,
+            telemetry_interval_s=telemetry_s,
+            rng=Random(1),
+        )
+
+    # uplink.Listener
+    def verdict(self, verdict):
+        self.verdicts.append(verdict)
+        self.spool.acknowledge([verdict.sample_id])
+
+    def desired(self, desired):
+        self.wishes.append(desired)
+
+    def state(self):
+        return DeviceState(online=True, agent_version=self.version)
+
+    def telemetry(self):
+        return Telemetry(seq=1, uptime_s=1.0, tasks={}, ledger=LedgerBytes(), spool=SpoolState())
+
+    def put(self, count=1):
+        headers = []
+        for seq in range(count):
+            header = SampleHeader(
+                sample_id=new_id(),
+                task="digits",
+                seq=seq,
+                bundle_version="v1",
+                prediction=3,
+                hardness=0.5,
+                reason=Reason.HARD,
+            )
+            self.spool.put(header, TENSOR)
+            headers.append(header)
+        self.uplink.wake()
+        return headers
+
+    @contextlib.asynccontextmanager
+    async def running(self):
+        task = asyncio.create_task(self.uplink.run())
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def delivered(self):
+        await self.broker.wait_until(lambda: self.spool.state().items == 0)
+
+    def down(self, channel, payload, *, retain=False):
+        self.broker.publish(TOPIC + channel, payload, retain=retain)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    bench = Bench(tmp_path)
+    yield bench
+    bench.spool.close()
+
+
+async def test_sample_goes_up_and_leaves_the_spool_with_its_verdict(bench):
+    async with MessageCloud(bench.broker.connect, "demo", answer=agree) as cloud, bench.running():
+        (header,) = bench.put()
+        await bench.delivered()
+    ((got, tensor),) = cloud.samples[header.sample_id]
+    assert got.model_copy(update={"age_ms": 0}) == header
+    assert 0 <= got.age_ms < 10_000
+    np.testing.assert_array_equal(tensor, TENSOR)
+    assert [each.sample_id for each in bench.verdicts] == [header.sample_id]
+
+
+async def test_receipt_lets_go_too(bench):
+    async with MessageCloud(bench.broker.connect, "demo", answer=accept), bench.running():
+        bench.put(3)
+        await bench.delivered()
+    assert bench.verdicts == []
+
+
+async def test_refusal_lets_go_of_that_sample_alone(bench, caplog):
+    refused = []
+
+    def second_only(header, tensor):
+        if header.seq == 1:
+            refused.append(header.sample_id)
+            return refuse(header, tensor)
+        return None
+
+    async with MessageCloud(bench.broker.connect, "demo", answer=second_only), bench.running():
+        headers = bench.put(3)
+        await bench.broker.wait_until(lambda: bench.spool.state().items == 2)
+    assert refused == [headers[1].sample_id]
+    assert bench.spool.header(headers[0].sample_id) is not None
+    assert bench.spool.header(headers[2].sample_id) is not None
+    assert bench.spool.state().refused == 1
+    assert "not wanted in this test" in caplog.text
+
+
+async def test_sample_without_an_answer_is_sent_again(tmp_path):
+    bench = Bench(tmp_path, resend_after_s=0.02)
+    async with MessageCloud(bench.broker.connect, "demo", answer=silence) as cloud, bench.running():
+        (header,) = bench.put()
+        await bench.broker.wait_for(TOPIC + "sample", count=3)
+        assert bench.spool.state().items == 1
+        cloud.answer = agree
+        await bench.delivered()
+        assert len(cloud.samples[header.sample_id]) >= 3
+    bench.spool.close()
+
+
+async def test_samples_put_while_there_is_no_broker_go_up_when_it_comes(bench):
+    bench.broker.refuse_connections()
+    async with bench.running():
+        headers = bench.put(250)
+        async with MessageCloud(bench.broker.connect, "demo") as cloud:
+            bench.broker.accept_connections()
+            await bench.delivered()
+    assert [*cloud.samples] == [each.sample_id for each in headers]
+
+
+@pytest.mark.parametrize("delivered", [True, False])
+async def test_connection_lost_while_publishing_loses_nothing(bench, delivered):
+    bench.broker.lose_publishes(3, delivered=delivered, matching=TOPIC + "sample")
+    async with MessageCloud(bench.broker.connect, "demo") as cloud, bench.running():
+        headers = bench.put(20)
+        await bench.delivered()
+    assert set(cloud.samples) == {each.sample_id for each in headers}
+
+
+async def test_no_more_than_max_unanswered_go_up_at_once(tmp_path):
+    bench = Bench(tmp_path, max_unanswered=5)
+    async with MessageCloud(bench.broker.connect, "demo", answer=silence) as cloud, bench.running():
+        headers = bench.put(20)
+        await bench.broker.wait_for(TOPIC + "sample", count=5)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert len(bench.broker.published(TOPIC + "sample")) == 5
+        cloud.answer = agree
+        for header in headers[:5]:
+            bench.down("verdict", messages.encode(verdict(header)))
+        await bench.delivered()
+    bench.spool.close()
+
+
+async def test_deadline_rides_in_the_header(bench):
+    async with MessageCloud(bench.broker.connect, "demo", answer=silence) as cloud:
+        headers = bench.put(2)
+        bench.correlation.ask(headers[0], reference=None, deadline_s=60.0)
+        async with bench.running():
+            await bench.broker.wait_until(lambda: len(cloud.samples) == 2)
+    got = [cloud.samples[each.sample_id][0][0].deadline_ms for each in headers]
+    assert 0 < got[0] <= 60_000
+    assert got[1] is None
+
+
+async def test_state_is_retained_at_the_start_and_after_each_change_and_a_will_follows(bench):
+    async with bench.running():
+        await bench.broker.wait_for(TOPIC + "state")
+        bench.version = "later"
+        bench.uplink.state_changed()
+        await bench.broker.wait_for(TOPIC + "state", count=2)
+        bench.broker.refuse_connections()
+        bench.broker.drop_connections()
+        await bench.broker.wait_for(TOPIC + "state", count=3)
+    states = [messages.decode(DeviceState, frame) for frame in bench.broker.published(TOPIC + "state")]
+    assert [(each.online, each.agent_version) for each in states] == [(True, "0.1.0")] * 0 + [
+        (True, "v1"),
+        (True, "later"),
+        (False, ""),
+    ]
+    assert messages.decode(DeviceState, bench.broker.retained[TOPIC + "state"]).online is False
+
+
+async def test_goodbye_is_retained(bench):
+    await bench.uplink.say_goodbye()
+    assert bench.broker.retained == {}
+    async with bench.running():
+        await bench.broker.wait_for(TOPIC + "state")
+        await bench.uplink.say_goodbye()
+    state = messages.decode(DeviceState, bench.broker.retained[TOPIC + "state"])
+    assert (state.online, state.agent_version) == (False, "v1")
+
+
+async def test_telemetry_comes_regularly(tmp_path):
+    bench = Bench(tmp_path, telemetry_s=0.01)
+    async with bench.running():
+        frames = await bench.broker.wait_for(TOPIC + "telemetry", count=3)
+    assert messages.decode(Telemetry, frames[0]).uptime_s == 1.0
+    assert {each.qos for each in bench.broker.publications if each.topic == TOPIC + "telemetry"} == {0}
+    bench.spool.close()
+
+
+async def test_report_is_sent_until_a_receipt_names_it(bench):
+    report = Report(
+        report_id=new_id(),
+        task="digits",
+        version="v2",
+        bundle_sha256="0" * 64,
+        from_version="v1",
+        outcome=UpdateOutcome.ACTIVATED,
+    )
+    async with bench.running():
+        bench.outbox.put(report)
+        bench.uplink.state_changed()
+        await bench.broker.wait_for(TOPIC + "report")
+        bench.broker.drop_connections()
+        frames = await bench.broker.wait_for(TOPIC + "report", count=2)
+        assert [messages.decode(Report, frame) for frame in frames] == [report, report]
+        bench.down("receipt", messages.encode(Receipt(accepted=(report.report_id,))))
+        async with asyncio.timeout(5):
+            while bench.outbox.waiting():
+                await asyncio.sleep(0)
+        bench.uplink.state_changed()
+        states = len(bench.broker.published(TOPIC + "state"))
+        await bench.broker.wait_for(TOPIC + "state", count=states + 1)
+    assert len(bench.broker.published(TOPIC + "report")) == 2
+
+
+async def test_refused_report_is_not_sent_again(bench):
+    report = Report(
+        report_id=new_id(),
+        task="digits",
+        version="v2",
+        bundle_sha256="0" * 64,
+        from_version="v1",
+        outcome=UpdateOutcome.FAILED,
+    )
+    bench.outbox.put(report)
+    async with bench.running():
+        await bench.broker.wait_for(TOPIC + "report")
+        refusal = Refusal(message_id=report.report_id, reason="unknown")
+        bench.down("receipt", messages.encode(Receipt(refused=(refusal,))))
+        async with asyncio.timeout(5):
+            while bench.outbox.waiting():
+                await asyncio.sleep(0)
+    assert bench.outbox.waiting() == []
+
+
+async def test_retained_wish_is_heard_after_connecting(bench):
+    reference = BundleReference(version="v2", url="http://x/b", sha256="0" * 64, size_bytes=1)
+    wish = Desired(revision=4, tasks={"digits": Target(bundle=reference)})
+    bench.down("desired", messages.encode(wish), retain=True)
+    async with bench.running():
+        async with asyncio.timeout(5):
+            while not bench.wishes:
+                await asyncio.sleep(0)
+    assert bench.wishes == [wish]
+
+
+@pytest.mark.parametrize(
+    ("channel", "payload"),
+    [
+        ("verdict", b""),
+        ("verdict", b"\xff\xff"),
+        ("verdict", messages.encode(Receipt())),
+        ("receipt", b"\xa1\x61a\x01"),
+        ("desired", b""),
+        ("desired", messages.encode(Receipt()).replace(b"schema_version\x01", b"schema_version\x02")),
+        ("receipt", b"\x9f" * 2000),
+    ],
+)
+async def test_malformed_frame_is_one_log_line_and_nothing_else(bench, caplog, channel, payload):
+    async with MessageCloud(bench.broker.connect, "demo"), bench.running():
+        await bench.broker.wait_for(TOPIC + "state")
+        bench.down(channel, payload)
+        bench.put()
+        await bench.delivered()
+    assert caplog.text.count("was not understood and is ignored") == 1
+    assert bench.broker.connections_made == 2
+
+
+async def test_bytes_are_booked_by_purpose(bench):
+    async with MessageCloud(bench.broker.connect, "demo"), bench.running():
+        bench.put(2)
+        await bench.delivered()
+        await bench.broker.wait_for(TOPIC + "telemetry")
+        await bench.broker.wait_for(TOPIC + "state")
+    booked = bench.ledger.bytes()
+    assert booked.samples == sum(map(len, bench.broker.published(TOPIC + "sample")))
+    assert booked.verdicts == sum(map(len, bench.broker.published(TOPIC + "verdict")))
+    sent = sum(map(len, bench.broker.published(TOPIC + "state") + bench.broker.published(TOPIC + "telemetry")))
+    assert booked.telemetry == sent
+
+
+async def test_wake_before_and_after_the_loop_is_harmless(bench):
+    bench.uplink.wake()
+    async with bench.running():
+        await bench.broker.wait_for(TOPIC + "state")
+    bench.uplink.wake()
+    bench.uplink.state_changed()
+
+
+def test_wake_after_the_loop_was_closed_is_harmless(bench):
+    async def live():
+        async with bench.running():
+            await bench.broker.wait_for(TOPIC + "state")
+
+    asyncio.run(live())
+    bench.uplink.wake()
+    assert bench.spool.state().items == 0
