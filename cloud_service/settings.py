@@ -24,6 +24,7 @@ class HttpSettings(Section):
     """The management API.
 
     Attributes:
+        host, port: where it listens; port 0: any free one, named in the log.
         public_url: the address under which devices fetch bundles; empty: http://host:port.
         max_body_bytes: of a request that is not a model.
         max_model_bytes: of an uploaded bundle or ONNX file.
@@ -41,7 +42,11 @@ class HttpSettings(Section):
 
 
 class UrlSettings(Section):
-    """Where something is kept; empty: below `data_dir`."""
+    """Where something is kept.
+
+    Attributes:
+        url: of the database (SQLAlchemy's form) or the blobs (`file://`, `s3://`, …); empty: below `data_dir`.
+    """
 
     url: str = ""
 
@@ -51,6 +56,7 @@ class IngestSettings(Section):
 
     Attributes:
         instance: names this replica; its broker session is found again under it.
+        max_frame_bytes: a larger frame is refused unseen.
         session_expiry_s: how long the broker queues for a replica that is away.
         max_queued: frames that wait in memory.
         max_under_way: samples between their arrival and their verdict.
@@ -98,6 +104,7 @@ class CloudSettings(Settings):
     """Everything `edgeloop serve` is told.
 
     Attributes:
+        site: whose devices this service serves; the first part of their topics.
         data_dir: database, blobs, bundles and jobs lie below it unless a URL says otherwise.
         drain_s: how long the service answers what is under way after SIGTERM.
     """

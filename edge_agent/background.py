@@ -27,6 +27,7 @@ class Background:
     def stop(self, farewell: Callable[[], Awaitable[None]], *, timeout_s: float) -> None:
         """Run `farewell` for at most half of `timeout_s`, then end the tasks and the thread."""
         if not self._thread.is_alive():
+            self._loop.close()
             return
         asyncio.run_coroutine_threadsafe(self._wind_down(farewell, timeout_s / 2), self._loop)
         self._thread.join(timeout_s)

@@ -54,8 +54,9 @@ def infer(
     from edge_agent.agent import EdgeAgent
 
     try:
-        tensor = np.load(sample, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as err:
+        with sample.open("rb") as file:
+            tensor = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as err:
         raise SettingsError(f"{sample} is not a .npy file with one sample: {err}") from err
     with EdgeAgent.open(config, overrides=override) as agent:
         outcome = agent.infer(tensor, task=task, deadline=deadline, reference=sample.name)

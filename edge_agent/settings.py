@@ -18,6 +18,7 @@ class ReplaySettings(Section):
     """Samples from a file, at a steady rate; the source waits for a slow consumer and drops nothing.
 
     Attributes:
+        kind: `"replay"`.
         path: `.npz` with `x` [N, *shape] and, optionally, `reference` [N] integers that ride into the outcomes.
         rate_hz: samples a second; 0: as fast as they are taken.
         repeat: start over at the end, for ever.
@@ -37,6 +38,10 @@ class DirectorySettings(Section):
     """`.npy` files that appear in a folder, oldest first; each moves to `done/` or, when unusable, to `failed/`.
 
     Attributes:
+        kind: `"directory"`.
+        path: the folder; `done/` and `failed/` are made in it.
+        training_use: overrides the task's.
+        audit_fraction: overrides the task's.
         poll_s: seconds between looks at the folder.
         keep: how many files `done/` and `failed/` keep each; the oldest are deleted.
     """
@@ -80,6 +85,7 @@ class SpoolSettings(Section):
         max_age_s: older samples are given up.
         flush_interval_s: what a power cut may cost at most; a killed process costs nothing.
         resend_after_s: without a receipt, a sample is sent again after this, doubling up to `resend_cap_s`.
+        resend_cap_s: the longest of these waits.
         max_unanswered: samples sent and not yet named by a receipt or verdict.
     """
 
@@ -128,7 +134,12 @@ class UpdateSettings(Section):
 
 
 class AgentSettings(Settings):
-    """The root of `agent.toml`."""
+    """The root of `agent.toml`.
+
+    Attributes:
+        site, device: this device's name within the fleet, and the first parts of its topics.
+        state_dir: the folder for models, spool and counts; the agent owns it.
+    """
 
     model_config = SettingsConfigDict(env_prefix="EDGE_AGENT__")
 

@@ -38,11 +38,14 @@ def _task(folder: Path) -> dict[str, str | None]:
     return {"version": pointer.version, "slot": pointer.slot.value, "previous": previous}
 
 
-def _spool(file: Path) -> dict[str, int]:
+def _spool(file: Path) -> dict[str, int | str]:
     if not file.exists():
         return {"items": 0, "bytes": 0}
-    with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as database:
-        items, size = database.execute("SELECT COUNT(*), IFNULL(SUM(length), 0) FROM items").fetchone()
+    try:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            items, size = database.execute("SELECT COUNT(*), IFNULL(SUM(length), 0) FROM items").fetchone()
+    except sqlite3.Error as err:
+        return {"error": f"{file} cannot be read: {err}"}
     return {"items": items, "bytes": size}
 
 

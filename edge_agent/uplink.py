@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
@@ -192,8 +192,7 @@ class Uplink:
 
 
 async def _first_of(event: asyncio.Event, timeout_s: float | None) -> None:
-    wait: Awaitable[bool] = event.wait()
-    try:
-        await asyncio.wait_for(wait, timeout_s)
-    except TimeoutError:
-        return
+    # Not `asyncio.wait_for`: before Python 3.12 it swallows a cancellation that meets the event.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(timeout_s):
+            await event.wait()

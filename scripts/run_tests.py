@@ -13,7 +13,7 @@ TOTAL_PERCENT = 90
 
 def main() -> int:
     """pytest's exit code, or the coverage check's."""
-    pytest = [sys.executable, "-m", "pytest", "-q"]
+    pytest = [sys.executable, "-m", "pytest", "-q", "--durations=10", "--durations-min=5"]
     if sys.argv[1:]:
         return subprocess.run([*pytest, *sys.argv[1:]], cwd=ROOT, check=False).returncode
     for old in ROOT.glob(".coverage*"):

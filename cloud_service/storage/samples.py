@@ -11,7 +11,7 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, bindparam, func, select, update
 
 from cloud_service.errors import NotFound
 from cloud_service.storage.blobs import BlobStore
@@ -98,6 +98,10 @@ class TrainingSet:
     number: NDArray[np.int64]
 
 
+# One statement for a whole batch; the first answer of a sample stands.
+_FIRST_ANSWER = update(Sample).where(Sample.id == bindparam("sample"), Sample.label.is_(None))
+
+
 class SampleStore:
     """Keeps samples and verdicts. A sample is stored when `add` has returned, not before."""
 
@@ -137,18 +141,22 @@ class SampleStore:
             StorageFull: there is no room; none of them is stored.
             StoreError: the database failed; none of them is stored.
         """
+        if not answers:
+            return
         at = self._now()
+        rows = [
+            {
+                "sample": sample_id,
+                "label": answer.label,
+                "probabilities": answer.probabilities.astype("<f4").tobytes(),
+                "teacher": answer.teacher,
+                "answered_at": at,
+                "failure": None,
+            }
+            for sample_id, answer in answers
+        ]
         async with self._database.writing() as session:
-            for sample_id, answer in answers:
-                values = {
-                    "label": answer.label,
-                    "probabilities": answer.probabilities.astype("<f4").tobytes(),
-                    "teacher": answer.teacher,
-                    "answered_at": at,
-                    "failure": None,
-                }
-                where = (Sample.id == sample_id, Sample.label.is_(None))
-                await session.execute(update(Sample).where(*where).values(values))
+            await (await session.connection()).execute(_FIRST_ANSWER, rows)
 
     async def fail(self, sample_id: UUID, failure: str) -> None:
         """Note that the teacher cannot answer a sample, so that nobody tries for ever."""

@@ -16,7 +16,7 @@ class TinyMlp(nn.Module):
     At 8×8, 10 labels and the default width the int8 bundle's model.onnx stays under 8 KB.
     """
 
-    def __init__(self, task: TaskDefinition, *, hidden: int = 64, half_range: float = 8.0) -> None:
+    def __init__(self, task: TaskDefinition, *, hidden: int = 72, half_range: float = 8.0) -> None:
         super().__init__()
         self.half_range = half_range
         self.hidden = nn.Linear(math.prod(task.input_shape), hidden)

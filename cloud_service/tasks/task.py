@@ -59,6 +59,7 @@ class TrainingSettings(Section):
         folds: parts of the uploads; each is scored by a student that never saw it. 0 and 1: none.
         calibration_samples: inputs, at most, that set the quantization ranges.
         agreement_goal: share of final answers (own or the verdict) that should equal the teacher's.
+        offload_floor: smallest expected fraction of samples offloaded as hard, where the goal would do with less.
         offload_budget: largest expected fraction of samples offloaded as hard, whatever the goal says.
         golden_samples: inputs recorded for the device's self-test.
         min_samples: start a job by itself when this many new samples are stored; 0: by hand.
@@ -75,16 +76,23 @@ class TrainingSettings(Section):
     alpha: Annotated[float, Field(ge=0.0)] = 1.0
     beta: Annotated[float, Field(ge=0.0)] = 0.0
     views: Annotated[int, Field(gt=0, le=64)] = 24
-    upload_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    upload_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
     folds: Annotated[int, Field(ge=0, le=20)] = 4
     calibration_samples: Count = 512
     agreement_goal: Fraction = 0.998
+    offload_floor: Fraction = 0.0
     offload_budget: Fraction = 0.11
     golden_samples: Annotated[int, Field(gt=0, le=256)] = 16
     min_samples: Annotated[int, Field(ge=0)] = 0
     keep_samples: Count = 100_000
     seed: Annotated[int, Field(ge=0)] = 0
     gate: GateRules = GateRules()
+
+    @model_validator(mode="after")
+    def _floor_is_below_the_budget(self) -> Self:
+        if self.offload_floor > self.offload_budget:
+            raise ValueError("offload_floor must not be above offload_budget")
+        return self
 
 
 class TaskDefinition(Section):

@@ -47,9 +47,16 @@ class Calibration:
 
 
 def calibrate(
-    logits: Floats, answers: Labels, weight: Floats, *, agreement_goal: float, offload_budget: float, score: Score
+    logits: Floats,
+    answers: Labels,
+    weight: Floats,
+    *,
+    agreement_goal: float,
+    offload_budget: float,
+    score: Score,
+    offload_floor: float = 0.0,
 ) -> Calibration:
-    """The temperature, then the smallest offload that reaches the goal, never more than the budget.
+    """The temperature, then the smallest offload that reaches the goal, between the floor and the budget.
 
     Args:
         logits: [n, C], out of fold.
@@ -58,6 +65,7 @@ def calibrate(
         agreement_goal: wanted share of final answers equal to the teacher's.
         offload_budget: largest expected share of samples offloaded.
         score: which hardness.
+        offload_floor: smallest expected share of samples offloaded, as far as the budget allows.
 
     Raises:
         ValueError: no samples.
@@ -74,7 +82,8 @@ def calibrate(
     left = np.concatenate([[0.0], np.cumsum((share * wrong)[::-1])])[::-1]
     needed = int(np.argmax(left <= 1.0 - agreement_goal + 1e-9))
     affordable = int(np.searchsorted(offload, offload_budget + 1e-9, side="right")) - 1
-    chosen = min(needed, affordable)
+    floor = int(np.searchsorted(offload, offload_floor - 1e-9))
+    chosen = min(max(needed, floor), affordable)
     threshold = _between(hard[order], chosen)
     taken = int((hard >= threshold).sum())  # equal scores go together
     return Calibration(

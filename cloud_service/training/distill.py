@@ -138,7 +138,9 @@ def train(task: TaskDefinition, pool: Pool, *, folds: NDArray[np.int64], progres
     torch.manual_seed(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     make = load_entry(task.student, setting=f"tasks.{task.name}.student")
-    students: list[nn.Module] = [make(task) for _ in range(int(folds.max(initial=-1)) + 2)]
+    # The final student starts as a run without uploads would: what differs afterwards is what the uploads did.
+    final: nn.Module = make(task)
+    students = [make(task) for _ in range(int(folds.max(initial=-1)) + 1)] + [final]
     group = _Group(students)
     optimiser = torch.optim.AdamW(
         group.parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True

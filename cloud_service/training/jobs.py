@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from pydantic import ValidationError
 
 from cloud_service.errors import Conflict, NotFound, StoreError
 from cloud_service.fleet import Fleet
@@ -27,21 +23,13 @@ from cloud_service.registry.bundles import Registry
 from cloud_service.rollouts.driver import Rollouts
 from cloud_service.settings import RolloutMode, ServedTask
 from cloud_service.storage.models import Job, JobState
-from cloud_service.storage.samples import SampleStore, TrainingSet
+from cloud_service.storage.samples import SampleStore
 from cloud_service.training.child import COMMAND, failure, run_child
+from cloud_service.training.job_folder import lay_out, read_report
 from cloud_service.training.job_table import MAX_WAITING, WAITING, JobTable
 from cloud_service.training.progress import Step
-from cloud_service.training.request import (
-    CANDIDATE,
-    INCUMBENT,
-    REPORT,
-    REQUEST,
-    SAMPLES,
-    TrainingReport,
-    TrainingRequest,
-)
-from shared import atomic
-from shared.errors import BundleError, EdgeloopError, StorageFull
+from cloud_service.training.request import CANDIDATE, REQUEST, TrainingRequest
+from shared.errors import EdgeloopError, StorageFull
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +183,7 @@ class Jobs:
             version=await self._version(row),
             created_at=self._table.now().isoformat(timespec="seconds"),
         )
-        await asyncio.to_thread(_lay_out, folder, request, exported, incumbent)
+        await asyncio.to_thread(lay_out, folder, request, exported, incumbent)
         if exported is not None:
             count, last = len(exported.number), int(exported.number[-1])
             await self._table.change(row.id, {"samples": count, "last_sample": last})
@@ -229,7 +217,7 @@ class Jobs:
 
     async def _take(self, row: Job, folder: Path) -> None:
         """Import the candidate; ship it when it passed its gate and the task says so."""
-        report = _report(folder)
+        report = read_report(folder)
         bundle = await self._registry.add(folder / CANDIDATE, origin=f"job:{row.id}", shippable=report.passed)
         message = "the gate let it through" if report.passed else "; ".join(report.reasons)
         # The deployment comes first: a job found running is taken again, and deploying again only repeats itself.
@@ -279,28 +267,3 @@ class Jobs:
         except (StorageFull, StoreError) as err:
             self._outage.begin(f"a job's end cannot be stored, it is run again: {err}")
             await asyncio.sleep(_POLL_S)
-
-
-def _lay_out(folder: Path, request: TrainingRequest, exported: TrainingSet | None, incumbent: Path | None) -> None:
-    """Put what the run needs into its folder; the request last, as the sign that all is there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if exported is not None:
-        with atomic.replacing(folder / SAMPLES) as file:
-            np.savez(
-                file,
-                x=exported.x,
-                teacher_probs=exported.probabilities,
-                weight=exported.weight,
-                order=exported.number,
-            )
-    if incumbent is not None:
-        with atomic.replacing(folder / INCUMBENT) as file, incumbent.open("rb") as source:
-            shutil.copyfileobj(source, file)
-    atomic.write_json(folder / REQUEST, request.model_dump(mode="json"))
-
-
-def _report(folder: Path) -> TrainingReport:
-    try:
-        return TrainingReport.model_validate_json((folder / REPORT).read_bytes())
-    except (OSError, ValidationError) as err:
-        raise BundleError(f"the training run left no readable {REPORT} in {folder}: {err}") from err

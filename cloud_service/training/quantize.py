@@ -114,7 +114,10 @@ def quantize(float_model: Path, target: Path, *, inputs: Array) -> None:
 
 
 def compact(model: onnx.ModelProto) -> None:
-    """Strip what no runtime needs (recorded shapes, metadata, documentation) and shorten inner names, in place."""
+    """Strip what no runtime needs and shorten inner names, in place.
+
+    Recorded shapes, metadata, documentation, and the biases' zero points, which are zero where they are left out.
+    """
     graph = model.graph
     del graph.value_info[:]
     del model.metadata_props[:]
@@ -126,6 +129,7 @@ def compact(model: onnx.ModelProto) -> None:
     def rename(name: str) -> str:
         return name if name in kept else short.setdefault(name, f"{len(short):x}")
 
+    _drop_zero_points(graph)
     for tensor in graph.initializer:
         tensor.name = rename(tensor.name)
         tensor.doc_string = ""
@@ -157,6 +161,18 @@ def check_integer_kernels(kernels: Counter[str]) -> None:
             f"{', '.join(sorted(_INTEGER & kernels.keys())) or 'nothing'} on integers: "
             "use layers that onnxruntime quantizes (Linear, Conv2d, ReLU)"
         )
+
+
+def _drop_zero_points(graph: onnx.GraphProto) -> None:
+    """Leave out int32 zero points: ONNX wants them zero; int8 and uint8 ones are what the fusion looks for."""
+    biases = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT32}
+    dropped = set()
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and len(node.input) == 3 and node.input[2] in biases:
+            dropped.add(node.input.pop())
+    kept = [tensor for tensor in graph.initializer if tensor.name not in dropped]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
 
 
 def _name_preprocessing(model: Path) -> list[str]:

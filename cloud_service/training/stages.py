@@ -173,6 +173,7 @@ def calibrate_student(this: Run) -> Calibration:
         answers,
         weight,
         agreement_goal=settings.agreement_goal,
+        offload_floor=settings.offload_floor,
         offload_budget=settings.offload_budget,
         score=SCORE,
     )

@@ -1,75 +1,24 @@
 """The cloud service as a process, with a real broker and a device that is nothing but an MQTT client."""
 
-import json
 import os
 import subprocess
-import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from shared import codec, messages
-from shared.mqtt import BrokerSettings, connector
 from shared.topics import Channel
+from tests.e2e.cloud_process import Cloud, device
 from tests.harness import eventually, wait_until
-from tests.sim.bundles import LABELS, linear_model, sample, weights
-from tests.sim.device import BareDevice, header
+from tests.sim.bundles import sample
+from tests.sim.device import header
 
 pytestmark = pytest.mark.e2e
-
-SITE = "demo"
-
-
-class Cloud:
-    """A service's folder, settings and process."""
-
-    def __init__(self, folder: Path, broker, http_port: int, processes, *, extra: str = ""):
-        self.folder, self.broker, self.http_port, self.processes = folder, broker, http_port, processes
-        folder.mkdir(exist_ok=True)
-        (folder / "teacher.onnx").write_bytes(linear_model(weights(64, 10), nan=True))
-        x = np.stack([sample(label % 10) for label in range(40)])
-        y = np.arange(40) % 10
-        np.savez(folder / "base.npz", x=x, y=y, x_eval=x, y_eval=y)
-        self.config = folder / "cloud.toml"
-        self.config.write_text(f"""
-site = "{SITE}"
-data_dir = "data"
-{extra}
-[broker]
-port = {broker.port}
-reconnect_first_s = 0.1
-reconnect_cap_s = 0.5
-[http]
-port = {http_port}
-[tasks.digits]
-labels = {json.dumps(LABELS)}
-input_shape = [8, 8]
-input_dtype = "uint8"
-teacher = "teacher.onnx"
-base_data = "base.npz"
-""")
-
-    def start(self, *arguments: str):
-        process = self.processes.service(self.config, *arguments)
-        process.wait_for_log("listening to the devices", timeout=40)
-        return process
-
-    def get(self, path: str) -> dict:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
-            return json.load(answer)
-
-    def samples(self) -> list[dict]:
-        return self.get("/api/v1/samples?limit=1000")["items"]
 
 
 @pytest.fixture
 def cloud(tmp_path, mosquitto, processes, free_port):
     return Cloud(tmp_path / "cloud", mosquitto, free_port(), processes)
-
-
-def device(broker, name: str = "cam-1") -> BareDevice:
-    return BareDevice(connector(BrokerSettings(port=broker.port)), SITE, name)
 
 
 async def test_sample_is_stored_and_answered_with_either_broker(tmp_path, broker, processes, free_port):
@@ -287,3 +236,19 @@ def test_missing_teacher_ends_in_one_line_and_a_code(cloud):
     assert process.returncode == 65
     assert "there is no teacher" in process.log_text()
     assert "Traceback" not in process.log_text()
+
+
+async def test_killed_service_finds_its_session_and_its_devices_again(tmp_path, broker, processes, free_port):
+    cloud = Cloud(tmp_path / "cloud", broker, free_port(), processes)
+    process = cloud.start()
+    async with device(broker) as cam:
+        await cam.state()
+        first = await cam.send(sample(1))
+        await cam.verdict(first.sample_id)
+        process.kill()
+        while_away = await cam.send(sample(2))
+        process.start()
+        assert (await cam.verdict(while_away.sample_id, timeout_s=40)).prediction == 2
+        await cam.publish(Channel.SAMPLE, messages.encode_sample(first, sample(1)))
+        await cam.verdict(first.sample_id, count=2)
+    assert [d["name"] for d in cloud.get("/api/v1/devices")["items"]] == ["cam-1"]

@@ -34,6 +34,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     try:
         ensure_bases(engine)
         yield engine
+        engine.docker("image", "prune", "--force")  # what this run's builds replaced
+        engine.docker("builder", "prune", "--force", "--keep-storage", "8GB")
     finally:
         engine.stop()
 

@@ -63,7 +63,9 @@ def main() -> int:
     step("distill", 1)
     match mode:
         case "fail":
-            (folder / "error.json").write_text(json.dumps({"error": "X", "message": "the data is bad", "exit_code": 65}))
+            (folder / "error.json").write_text(
+                json.dumps({"error": "X", "message": "the data is bad", "exit_code": 65})
+            )
             return 65
         case "crash":
             print("something broke", file=sys.stderr)

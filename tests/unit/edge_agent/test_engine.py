@@ -3,8 +3,9 @@ import pytest
 
 from edge_agent.engine import Engine
 from edge_agent.errors import ModelUnusable
+from shared import bundle
 from shared.errors import BundleError, SampleError
-from shared.manifest import Outputs
+from shared.manifest import Manifest, Outputs, TensorSpec
 from tests.sim import bundles
 from tests.sim.bundles import sample
 
@@ -66,14 +67,26 @@ def test_run_of_a_model_that_fails_says_which(tmp_path):
         ({"model": bundles.linear_model(bundles.weights(64, 9))}, "10 labels need float32"),
         ({"model": bundles.linear_model(bundles.weights(36, 10), shape=(6, 6))}, "does not take the sample"),
         ({"outputs": Outputs(logits="scores")}, "its manifest says 'scores'"),
-        ({"shape": (6000, 6000)}, "does not fit a frame"),
     ],
 )
 def test_engine_refuses_a_model_that_does_not_fit(tmp_path, options, said):
-    if "shape" in options:
-        options = {"shape": (4100, 4100), "model": bundles.linear_model(bundles.weights(64, 10), shape=(4100, 4100))}
     with pytest.raises(ModelUnusable, match=said):
         Engine(bundles.unpacked(tmp_path / "b", **options))
+
+
+def test_engine_refuses_a_model_whose_samples_fit_no_frame(tmp_path):
+    shape = (4100, 4100)
+    bundle.pack(
+        tmp_path / "f",
+        model=bundles.linear_model(bundles.weights(64, 10), shape=shape),
+        description=Manifest(
+            task="t", version="v1", labels=bundles.LABELS, input=TensorSpec(shape=shape, dtype="uint8")
+        ),
+        golden=bundle.Golden(np.zeros((1, *shape), np.uint8), np.zeros((1, 10), np.float32)),
+    )
+    bundle.unpack(tmp_path / "f", tmp_path / "b")
+    with pytest.raises(ModelUnusable, match="does not fit a frame"):
+        Engine(tmp_path / "b")
 
 
 def test_engine_refuses_a_model_of_two_inputs(tmp_path):

@@ -126,6 +126,24 @@ def test_full_disk_and_full_spool_together_still_are_storage_full(disk):
     spool.close()
 
 
+def test_rows_that_cannot_be_read_are_nothing_due_for_a_while_and_come_back(tmp_path, caplog):
+    spool = Spool(tmp_path / "spool", SpoolSettings(resend_after_s=10.0))
+    first, second = header(), header()
+    spool.put(first, TENSOR)
+    assert len(spool.due(10)) == 1
+    spool.put(second, TENSOR)
+    spool._database.execute("ALTER TABLE items RENAME TO hidden")
+    assert spool.due(10) == []
+    assert spool.next_due_s() > 1.0
+    assert spool.header(first.sample_id) is None
+    assert spool.acknowledge([first.sample_id]) == 0
+    assert caplog.text.count("the spool's disk takes no more") == 1
+    spool._database.execute("ALTER TABLE hidden RENAME TO items")
+    assert drain(spool) == [second.sample_id]
+    assert spool.acknowledge([first.sample_id]) == 1
+    spool.close()
+
+
 LIMITED = """
 import resource, sys
 from pathlib import Path
@@ -229,7 +247,7 @@ def test_writer_killed_again_and_again_loses_nothing_and_gives_nothing_twice(tmp
     for _ in range(KILLS):
         os.write(go_write, b"g")
         child = int(writer.stdout.readline().split()[1])
-        time.sleep(rng.uniform(0.01, 0.05))
+        time.sleep(rng.uniform(0.005, 0.035))
         os.kill(child, signal.SIGKILL)
         while (line := writer.stdout.readline()) != "end\n":
             kind, sample_id = line.split()

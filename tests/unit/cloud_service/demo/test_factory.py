@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from cloud_service.demo import factory
 from cloud_service.demo.data import Split, load
@@ -14,6 +15,7 @@ QUICK = TrainingSettings(steps=200, views=1)
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
+    torch.set_num_threads(1)  # as the factory's own process does
     out = tmp_path_factory.mktemp("factory")
     steps = []
     report = factory.build(3, Split.RANDOM, out, steps.append, training=QUICK, teacher_steps=30)
@@ -44,11 +46,10 @@ def test_factory_student_has_seen_source_pictures_only(built):
 
 def test_factory_asks_more_often_than_the_loops_student_may(built):
     _, report, _ = built
-    assert report.expected_offload_rate <= 0.25
+    assert 0.24 < report.expected_offload_rate <= 0.25
     settings = report.lineage["settings"]
-    assert settings["agreement_goal"] == 1.0
-    assert {k: v for k, v in settings.items() if k not in {"agreement_goal", "offload_budget"}} == {
-        k: v for k, v in QUICK.model_dump(mode="json").items() if k not in {"agreement_goal", "offload_budget"}
+    assert {k: v for k, v in settings.items() if k not in {"offload_floor", "offload_budget"}} == {
+        k: v for k, v in QUICK.model_dump(mode="json").items() if k not in {"offload_floor", "offload_budget"}
     }
 
 

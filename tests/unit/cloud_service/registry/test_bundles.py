@@ -69,7 +69,9 @@ async def test_unknown_version_is_not_found(registry):
         await registry.get("digits", "v9")
 
 
-async def test_scratch_folders_end_with_their_block_and_leftovers_at_the_start(registry, database, tmp_path, digits_task):
+async def test_scratch_folders_end_with_their_block_and_leftovers_at_the_start(
+    registry, database, tmp_path, digits_task
+):
     with registry.scratch() as folder:
         assert folder.is_dir()
     assert not folder.exists()

@@ -16,9 +16,7 @@ MODEL = linear_model(weights(64, 10))
 
 
 def description(**changes) -> ModelDescription:
-    return ModelDescription.model_validate(
-        {"task": "digits", "input": {"shape": [8, 8], "dtype": "uint8"}} | changes
-    )
+    return ModelDescription.model_validate({"task": "digits", "input": {"shape": [8, 8], "dtype": "uint8"}} | changes)
 
 
 def wrapped(tmp_path, model=MODEL, *, labels=LABELS, samples=(), **changes):
@@ -84,9 +82,7 @@ def test_probabilities_become_logits_that_give_them_back(tmp_path):
 def test_random_golden_inputs_are_in_the_dtypes_range(tmp_path, dtype, kind):
     model = onnx.load_model_from_string(MODEL)
     model.graph.input[0].type.tensor_type.elem_type = kind
-    manifest, folder = wrapped(
-        tmp_path, model.SerializeToString(), input={"shape": [8, 8], "dtype": dtype}
-    )
+    manifest, folder = wrapped(tmp_path, model.SerializeToString(), input={"shape": [8, 8], "dtype": dtype})
     inputs = bundle.load_golden(folder, manifest).inputs
     assert inputs.dtype == dtype
     assert inputs.std() > 0

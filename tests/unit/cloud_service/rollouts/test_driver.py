@@ -85,10 +85,34 @@ async def test_large_fleets_are_published_completely(rollouts, bundle, broker, c
     assert len(broker.retained) == 130
 
 
-async def test_last_deployed_is_last_published_when_both_happen_at_once(rollouts, bundle, broker, connection):
+class SlowConnection:
+    """Holds the first message until it is released; the others pass."""
+
+    def __init__(self, connection):
+        self.connection = connection
+        self.held, self.release = asyncio.Event(), asyncio.Event()
+
+    async def publish(self, topic, payload, *, qos, retain=False):
+        if not self.held.is_set():
+            self.held.set()
+            await self.release.wait()
+        await self.connection.publish(topic, payload, qos=qos, retain=retain)
+
+
+async def test_what_is_deployed_last_is_published_last(rollouts, bundle, broker, connection, downlink):
     v1, v2 = await bundle("v1"), await bundle("v2")
     await rollouts.deploy(v1, ["a"])
-    await asyncio.gather(rollouts.publish(), rollouts.deploy(v2, ["a"]), rollouts.publish())
+    slow = SlowConnection(connection)
+    downlink.attach(slow)
+    republishing = asyncio.create_task(rollouts.publish())
+    await slow.held.wait()
+    deploying = asyncio.create_task(rollouts.deploy(v2, ["a"]))
+    async with asyncio.timeout(10):
+        while len(await rollouts.deployments(DeploymentFilter())) < 2:
+            await asyncio.sleep(0)
+    await asyncio.sleep(0.05)  # time for a message that does not wait its turn to overtake
+    slow.release.set()
+    await asyncio.gather(republishing, deploying)
     assert wanted(broker, "a").revision == 2
 
 

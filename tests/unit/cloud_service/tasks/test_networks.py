@@ -15,7 +15,7 @@ TASK = TaskDefinition(
 def test_student_takes_raw_samples_and_gives_logits_and_embedding():
     logits, embedding = TinyMlp(TASK)(torch.full((3, 8, 8), 16, dtype=torch.uint8))
     assert logits.shape == (3, 10)
-    assert embedding.shape == (3, 64)
+    assert embedding.shape == (3, 72)
     assert (embedding >= 0).all()
 
 

@@ -36,6 +36,7 @@ def test_task_of_the_settings_file_has_defaults_for_the_rest():
         {"student": "no colon"},
         {"colour": "red"},
         {"training": {"upload_share": 1.0}},
+        {"training": {"offload_floor": 0.3, "offload_budget": 0.2}},
         {"training": {"gate": {"field_tolerance": 2.0}}},
     ],
 )

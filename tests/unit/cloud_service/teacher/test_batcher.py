@@ -64,7 +64,7 @@ async def test_batcher_puts_what_waits_into_batches_of_at_most_max_batch(start):
     model.gate.set()
     answers = await asyncio.gather(*asked)
     assert [int(answer[0]) for answer in answers] == [2 * n for n in range(10)]
-    assert sorted(sum(model.batches, [])) == list(range(10))
+    assert sorted(n for batch in model.batches for n in batch) == list(range(10))
     assert max(len(batch) for batch in model.batches) == 4
     assert len(model.batches) <= 4
 

@@ -12,6 +12,8 @@ from cloud_service.training import quantize
 
 CLASSES = 4
 
+torch.set_num_threads(1)  # as in the training process: the networks are too small for two
+
 
 class RowTeacher(nn.Module):
     """Answers with the brightest row."""
@@ -37,9 +39,9 @@ def teacher_file(tmp_path_factory) -> Path:
     return file
 
 
-@pytest.fixture
-def task(tmp_path, teacher_file) -> TaskDefinition:
-    definition = make_task(tmp_path, teacher=teacher_file)
+@pytest.fixture(scope="session")
+def task(tmp_path_factory, teacher_file) -> TaskDefinition:
+    definition = make_task(tmp_path_factory.mktemp("task"), teacher=teacher_file)
     x, y = pictures(300, seed=1)
     x_eval, y_eval = pictures(100, seed=2)
     np.savez(definition.base_data, x=x, y=y, x_eval=x_eval, y_eval=y_eval)
@@ -54,7 +56,7 @@ def make_task(folder: Path, *, teacher: Path) -> TaskDefinition:
         input_dtype="uint8",
         teacher=teacher,
         base_data=folder / "base.npz",
-        training=TrainingSettings(steps=150, batch=64, views=2, folds=3, golden_samples=4, learning_rate=1e-2),
+        training=TrainingSettings(steps=100, batch=64, views=2, folds=3, golden_samples=4, learning_rate=1e-2),
     )
 
 

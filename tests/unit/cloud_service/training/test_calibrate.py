@@ -57,6 +57,15 @@ def test_budget_binds_and_the_goal_is_reported_unmet():
     assert result.goal_would_need > 0.5
 
 
+def test_floor_holds_where_the_goal_needs_less():
+    logits, answers, weight = scored()
+    result = calibrate(
+        logits, answers, weight, agreement_goal=0.0, offload_floor=0.25, offload_budget=0.25, score=Score.MARGIN
+    )
+    assert result.offload_rate == pytest.approx(0.25)
+    assert result.goal_would_need == 0.0
+
+
 def test_goal_met_by_the_student_alone_offloads_nothing():
     logits = np.eye(4, dtype=np.float32) * 9
     result = chosen(logits, np.arange(4), np.ones(4), goal=1.0)

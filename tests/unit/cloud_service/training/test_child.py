@@ -43,7 +43,8 @@ def test_orphan_in_the_folder_is_ended_and_nobody_else(tmp_path):
         try:
             (tmp_path / PID).write_text(str(stranger.pid))
             end_orphan(tmp_path)
-            assert stranger.poll() is None
+            with pytest.raises(subprocess.TimeoutExpired):
+                stranger.wait(0.3)
             (tmp_path / PID).write_text(str(orphan.pid))
             end_orphan(tmp_path)
             assert orphan.wait(10) == -9

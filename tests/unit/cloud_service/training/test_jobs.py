@@ -10,6 +10,7 @@ import pytest
 from cloud_service.errors import Conflict, NotFound
 from cloud_service.rollouts.driver import DeploymentFilter
 from cloud_service.settings import RolloutMode
+from cloud_service.storage.models import JobState
 from cloud_service.storage.samples import Answer, NewSample
 from cloud_service.training.job_table import MAX_WAITING, JobTable
 from cloud_service.training.jobs import MAX_ATTEMPTS, JobParts, Jobs
@@ -178,7 +179,7 @@ async def test_job_that_never_ends_is_given_up(build, database):
     assert "3 times" in row.message
 
 
-async def test_cancelled_job_ends_its_process_and_stays_cancelled(build, tmp_path):
+async def test_cancelled_job_ends_its_process_and_stays_cancelled(build, database, tmp_path):
     jobs = build("hang")
     async with running(jobs):
         job = await jobs.submit("digits")
@@ -189,6 +190,8 @@ async def test_cancelled_job_ends_its_process_and_stays_cancelled(build, tmp_pat
         assert not (tmp_path / "jobs" / job.id / "pid").exists()
     with pytest.raises(Conflict, match="cancelled"):
         await jobs.cancel(job.id)
+    await JobTable(database).end(job.id, JobState.SUCCEEDED, "too late")
+    assert (await jobs.get(job.id)).state == "cancelled"
 
 
 async def test_enough_new_samples_start_a_job_and_are_not_counted_twice(build, samples):

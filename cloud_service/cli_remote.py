@@ -1,0 +1,239 @@
+"""The commands that look at and drive a running service through its API."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shared.errors import SettingsError
+
+if TYPE_CHECKING:
+    from cloud_service.client import Client
+
+model_app = typer.Typer(no_args_is_help=True, help="Push models to devices, and list them.")
+jobs_app = typer.Typer(no_args_is_help=True, help="Train new students.")
+
+LOCAL = "http://127.0.0.1:8080"
+# How often `--wait` looks.
+_POLL_S = 0.3
+
+Url = Annotated[str, typer.Option(envvar="EDGELOOP_URL", help="Address of the running service.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Task = Annotated[str | None, typer.Option(help="Only this task.")]
+
+
+def devices(url: Url = LOCAL, as_json: AsJson = False) -> None:
+    """List the devices, what they run and how they do."""
+    found = _client(url).get("/api/v1/devices")
+    rows = [
+        (
+            device["name"],
+            "online" if device["online"] else "offline",
+            ", ".join(f"{task} {state['bundle_version']}" for task, state in device["tasks"].items()),
+            device["last_seen"],
+            str((device["telemetry"] or {}).get("spool", {}).get("items", "")),
+        )
+        for device in found["items"]
+    ]
+    _show(found, ("device", "state", "runs", "last seen", "waiting"), rows, as_json=as_json)
+
+
+def samples(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) -> None:
+    """Count the stored samples by task, device and reason."""
+    found = _client(url).get("/api/v1/samples/summary", _only(task))
+    counts: dict[tuple[str, str, str], list[int]] = {}
+    for group in found["groups"]:
+        total = counts.setdefault((group["task"], group["device"], group["reason"]), [0, 0])
+        total[0] += group["count"]
+        total[1] += group["count"] if group["label"] is not None else 0
+    rows = [(*key, str(count), str(answered)) for key, (count, answered) in counts.items()]
+    _show(found, ("task", "device", "reason", "samples", "answered"), rows, as_json=as_json)
+
+
+@model_app.command("push")
+def push_model(
+    file: Annotated[Path, typer.Argument(help="A bundle file, or an ONNX classifier with --description.")],
+    description: Annotated[Path | None, typer.Option(help="JSON that describes an ONNX file.")] = None,
+    device: Annotated[list[str] | None, typer.Option(help="Send it to this device; may be repeated.")] = None,
+    everywhere: Annotated[bool, typer.Option("--all", help="Send it to every device that runs the task.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until every device has answered.")] = False,
+    timeout_s: Annotated[float, typer.Option(min=0.0, help="How long --wait waits.")] = 120.0,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Push a model to the registry and, when devices are named, to these."""
+    if everywhere and device:
+        raise SettingsError("name devices, or say --all, not both")
+    if file.suffix == ".onnx" and description is None:
+        raise SettingsError(
+            "an ONNX file needs --description FILE.json: task, input {shape, dtype}; the rest is optional"
+        )
+    client = _client(url)
+    model = client.upload_bundle(file) if description is None else client.upload_model(file, description)
+    task, version = model["task"], model["version"]
+    if not as_json:
+        typer.echo(f"{task} {version} is in the registry ({model['size_bytes']:,} bytes)")
+    result: list[dict[str, Any]] = []
+    if device or everywhere:
+        result = _deployed(client, task, version, devices=device or [], timeout_s=timeout_s if wait else None)
+    if result or as_json:
+        _show_deployments({"model": model, "deployments": result}, as_json=as_json)
+    _all_activated(result, waited=wait)
+
+
+@model_app.command("deploy")
+def deploy_model(
+    task: Annotated[str, typer.Argument(help="The model's task.")],
+    version: Annotated[str, typer.Argument(help="A version in the registry.")],
+    device: Annotated[list[str] | None, typer.Option(help="Send it to this device; may be repeated.")] = None,
+    everywhere: Annotated[bool, typer.Option("--all", help="Send it to every device that runs the task.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until every device has answered.")] = False,
+    timeout_s: Annotated[float, typer.Option(min=0.0, help="How long --wait waits.")] = 120.0,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Send a model that is in the registry to devices: an earlier one, too."""
+    if everywhere == bool(device):
+        raise SettingsError("name devices, or say --all, one of both")
+    result = _deployed(_client(url), task, version, devices=device or [], timeout_s=timeout_s if wait else None)
+    _show_deployments({"deployments": result}, as_json=as_json)
+    _all_activated(result, waited=wait)
+
+
+@model_app.command("list")
+def list_models(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) -> None:
+    """List the models in the registry."""
+    found = _client(url).get("/api/v1/models", _only(task))
+    rows = [
+        (
+            m["task"],
+            m["version"],
+            m["parent"] or "",
+            f"{m['size_bytes']:,}",
+            m["origin"],
+            _shippable(m),
+            m["created_at"],
+        )
+        for m in found["items"]
+    ]
+    _show(found, ("task", "version", "parent", "bytes", "origin", "gate", "created"), rows, as_json=as_json)
+
+
+@jobs_app.command("run")
+def run_job(
+    task: Annotated[str, typer.Argument(help="The task to train a new student of.")],
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the task's.")] = None,
+    wait: Annotated[bool, typer.Option(help="Wait until it has ended.")] = False,
+    url: Url = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Queue a training job."""
+    client = _client(url)
+    job = client.post("/api/v1/jobs", {"task": task, "seed": seed})
+    while wait and job["state"] in ("queued", "running"):
+        time.sleep(_POLL_S)
+        job = client.get(f"/api/v1/jobs/{job['id']}")
+    _show_job(job, as_json=as_json)
+    if wait and job["state"] != "succeeded":
+        raise typer.Exit(1)
+
+
+@jobs_app.command("list")
+def list_jobs(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) -> None:
+    """List training jobs."""
+    found = _client(url).get("/api/v1/jobs", _only(task))
+    rows = [
+        (j["id"], j["task"], j["state"], str(j["samples"]), j["version"] or "", j["created_at"]) for j in found["items"]
+    ]
+    _show(found, ("job", "task", "state", "samples", "version", "created"), rows, as_json=as_json)
+
+
+@jobs_app.command("show")
+def show_job(
+    job: Annotated[str, typer.Argument(help="The job's id.")], url: Url = LOCAL, as_json: AsJson = False
+) -> None:
+    """Show a training job and how far it is."""
+    _show_job(_client(url).get(f"/api/v1/jobs/{job}"), as_json=as_json)
+
+
+@jobs_app.command("cancel")
+def cancel_job(
+    job: Annotated[str, typer.Argument(help="The job's id.")], url: Url = LOCAL, as_json: AsJson = False
+) -> None:
+    """End a training job."""
+    _show_job(_client(url).delete(f"/api/v1/jobs/{job}"), as_json=as_json)
+
+
+def _client(url: str) -> Client:
+    from cloud_service.client import Client
+
+    return Client(url)
+
+
+def _only(task: str | None) -> dict[str, object]:
+    return {"task": task}
+
+
+def _deployed(
+    client: Client, task: str, version: str, *, devices: Sequence[str], timeout_s: float | None
+) -> list[dict[str, Any]]:
+    """Deploy to these devices, or to all when none is named; with a time-out, wait for how it ends."""
+    wanted = {"task": task, "version": version, "devices": list(devices), "all": not devices}
+    sent: list[dict[str, Any]] = client.post("/api/v1/deployments", wanted)["items"]
+    return sent if timeout_s is None else _awaited(client, sent, timeout_s)
+
+
+def _all_activated(deployments: Sequence[Mapping[str, Any]], *, waited: bool) -> None:
+    if waited and any(row["state"] != "activated" for row in deployments):
+        raise typer.Exit(1)
+
+
+def _show_deployments(whole: Mapping[str, Any], *, as_json: bool) -> None:
+    rows = [(d["device"], d["task"], d["version"], d["state"], d["message"]) for d in whole["deployments"]]
+    _show(whole, ("device", "task", "version", "state", "message"), rows, as_json=as_json)
+
+
+def _awaited(client: Client, sent: Sequence[Mapping[str, Any]], timeout_s: float) -> list[dict[str, Any]]:
+    """The deployments once none is pending, or when the time is over."""
+    ids = {row["id"] for row in sent}
+    query = {"task": str(sent[0]["task"]), "version": str(sent[0]["version"])}
+    until = time.monotonic() + timeout_s
+    while True:
+        rows = [row for row in client.get("/api/v1/deployments", query)["items"] if row["id"] in ids]
+        if all(row["state"] != "pending" for row in rows) or time.monotonic() > until:
+            return rows
+        time.sleep(_POLL_S)
+
+
+def _shippable(model: Mapping[str, Any]) -> str:
+    return "passed" if model["shippable"] else "did not pass"
+
+
+def _show_job(job: Mapping[str, Any], *, as_json: bool) -> None:
+    rows = [
+        (stage, f"{step['done']}/{step['total']}", step.get("message", "")) for stage, step in job["progress"].items()
+    ]
+    if not as_json:
+        typer.echo(
+            f"job {job['id']}: {job['task']}: {job['state']}: {job['message'] or job['version'] or 'no result yet'}"
+        )
+    if rows or as_json:
+        _show(job, ("stage", "done", ""), rows, as_json=as_json)
+
+
+def _show(whole: object, header: Sequence[str], rows: Sequence[Sequence[str]], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(whole, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
