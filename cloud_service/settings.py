@@ -58,7 +58,7 @@ class IngestSettings(Section):
         instance: names this replica; its broker session is found again under it.
         max_frame_bytes: a larger frame is refused unseen.
         session_expiry_s: how long the broker queues for a replica that is away.
-        max_queued: frames that wait in memory.
+        max_queued: frames that wait in memory; more are discarded, and the devices send them again.
         max_under_way: samples between their arrival and their verdict.
         batch: samples or verdicts in one commit.
         receipt_after_s: a sample whose verdict takes longer is receipted first.
@@ -67,7 +67,7 @@ class IngestSettings(Section):
     instance: Name = "main"
     session_expiry_s: Annotated[int, Field(ge=0)] = 86_400
     max_frame_bytes: Limit = MAX_FRAME_BYTES
-    max_queued: Limit = 1_000
+    max_queued: Limit = 4_000
     max_under_way: Limit = 256
     batch: Limit = 64
     receipt_after_s: Annotated[float, Field(ge=0)] = 1.0

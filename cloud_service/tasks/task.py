@@ -70,18 +70,18 @@ class TrainingSettings(Section):
 
     steps: Count = 10_000
     batch: Count = 128
-    learning_rate: Positive = 3e-3
+    learning_rate: Positive = 1e-2
     weight_decay: Annotated[float, Field(ge=0.0)] = 1e-4
     temperature: Positive = 2.0
     alpha: Annotated[float, Field(ge=0.0)] = 1.0
-    beta: Annotated[float, Field(ge=0.0)] = 0.0
+    beta: Annotated[float, Field(ge=0.0)] = 1.0
     views: Annotated[int, Field(gt=0, le=64)] = 24
-    upload_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
+    upload_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.08
     folds: Annotated[int, Field(ge=0, le=20)] = 4
     calibration_samples: Count = 512
     agreement_goal: Fraction = 0.998
     offload_floor: Fraction = 0.0
-    offload_budget: Fraction = 0.11
+    offload_budget: Fraction = 0.12
     golden_samples: Annotated[int, Field(gt=0, le=256)] = 16
     min_samples: Annotated[int, Field(ge=0)] = 0
     keep_samples: Count = 100_000
