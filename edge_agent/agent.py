@@ -23,7 +23,7 @@ from typing import Self
 
 from edge_agent.background import Background, every
 from edge_agent.correlation import Correlation
-from edge_agent.errors import AgentClosed, UnknownTask
+from edge_agent.errors import AgentClosed, BackgroundDied, UnknownTask
 from edge_agent.ledger import Ledger
 from edge_agent.outbox import Outbox
 from edge_agent.outcomes import CallbackSink, Correction, JsonLinesSink, Outcome, Sink, Sinks
@@ -115,13 +115,16 @@ class EdgeAgent:
         self._updates = UpdateDispatcher(updaters)
         self._began_s = time.monotonic()
         self._telemetry_seq = 0
+        self._died = False
+        self._stop_run: threading.Event | None = None
         self._background = Background(
             {
                 "uplink": self._uplink.run,
                 "updates": self._updates.run,
                 "flush": lambda: every(settings.spool.flush_interval_s, self._spool.flush),
                 "save": lambda: every(settings.telemetry.save_interval_s, self._ledger.save),
-            }
+            },
+            died=self._end_run,
         )
         self._closed = False
 
@@ -180,10 +183,18 @@ class EdgeAgent:
     def run(self, stop: threading.Event) -> None:
         """Play every task's sources, each task in a thread of its own, until they end or `stop` is set.
 
+        Where no task has a source, wait for `stop`: the program calls `infer`.
+
         Raises:
             SettingsError: a source is not there or cannot be read.
+            BackgroundDied: the uplink and the updates ended by a fault of their own; start the agent again.
         """
+        self._stop_run = stop
         run_sources(self._pipelines, self.settings.tasks, stop)
+        if not any(task.sources for task in self.settings.tasks.values()):
+            stop.wait()
+        if self._died:
+            raise BackgroundDied("the uplink and the updates have ended, the log says why: start the agent again")
 
     def model_version(self, task: str | None = None) -> str:
         """Version of the model that the next sample will meet."""
@@ -244,6 +255,11 @@ class EdgeAgent:
             ledger=self._ledger.bytes(),
             spool=self._spool.state(),
         )
+
+    def _end_run(self) -> None:
+        self._died = True
+        if self._stop_run is not None:
+            self._stop_run.set()
 
     def _task_state(self, name: str) -> TaskState:
         pointer = self._slots[name].pointer()

@@ -12,10 +12,17 @@ log = logging.getLogger(__name__)
 
 
 class Background:
-    """Runs `tasks` (name → function that gives a coroutine) side by side in one thread."""
+    """Runs `tasks` (name → function that gives a coroutine) side by side in one thread.
 
-    def __init__(self, tasks: Mapping[str, Callable[[], Coroutine[Any, Any, None]]]) -> None:
+    Args:
+        died: called in that thread when a task raised what it should not have; all tasks have ended then.
+    """
+
+    def __init__(
+        self, tasks: Mapping[str, Callable[[], Coroutine[Any, Any, None]]], *, died: Callable[[], None]
+    ) -> None:
         self._tasks = tasks
+        self._died = died
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._live, name="edge-agent", daemon=True)
         self._main: asyncio.Task[None] | None = None
@@ -39,6 +46,9 @@ class Background:
             self._loop.run_until_complete(self._main)
         except asyncio.CancelledError:
             log.debug("the agent's loop was stopped")
+        except Exception:  # whatever it was, nothing is sent or updated from now on: say so and let the agent end
+            log.exception("the agent's uplink and updates have ended; inference goes on, restart the agent")
+            self._died()
         finally:
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()

@@ -36,8 +36,6 @@ def run(config: Config, override: Overrides = []) -> None:  # noqa: B006  # type
             logging.getLogger(__name__).info(
                 "the sources have ended; %s", "all is delivered" if delivered else "what is not delivered stays spooled"
             )
-            return
-        stop.wait()
 
 
 @app.command()

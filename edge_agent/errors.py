@@ -7,7 +7,8 @@ EdgeloopError
 ├── NoWorkingModel         neither slot nor the factory bundle gives a model that runs
 ├── DownloadFailed         a bundle could not be fetched
 ├── UnknownTask            the device has no task of that name
-└── AgentClosed            the agent was asked for something after it was closed
+├── AgentClosed            the agent was asked for something after it was closed
+└── BackgroundDied         the uplink and the updates ended by a fault of their own
 """
 
 from __future__ import annotations
@@ -36,4 +37,8 @@ class UnknownTask(EdgeloopError):
 
 
 class AgentClosed(EdgeloopError):
+    exit_code = 70
+
+
+class BackgroundDied(EdgeloopError):
     exit_code = 70

@@ -35,7 +35,7 @@ class ReplaySettings(Section):
 
 
 class DirectorySettings(Section):
-    """`.npy` files that appear in a folder, oldest first; each moves to `done/` or, when unusable, to `failed/`.
+    """`.npy` files that appear in a folder, oldest first; each moves to `done/`, or to `failed/` when it is no array.
 
     Attributes:
         kind: `"directory"`.
@@ -81,7 +81,7 @@ class SpoolSettings(Section):
     """What the device keeps until the cloud has it.
 
     Attributes:
-        max_bytes: of payloads that wait; past it the least valuable go first.
+        max_bytes: of samples that wait, 600 bytes of bookkeeping each included; past it the least valuable go first.
         max_age_s: older samples are given up.
         flush_interval_s: what a power cut may cost at most; a killed process costs nothing.
         resend_after_s: without a receipt, a sample is sent again after this, doubling up to `resend_cap_s`.

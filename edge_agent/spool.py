@@ -34,6 +34,10 @@ _INSERT = f"INSERT INTO items (id, value, {_COLUMNS.partition('id, ')[2]}) VALUE
 # An audit is worth less than any hard sample, whose score is added to this.
 _HARD_VALUE = 1.0
 _SEGMENT_SHARE = 64
+# What a row and its place in the indices cost beside the payload; they count, or small samples would fill the disk.
+_ROW_BYTES = 600
+_AGE_CHECK_S = 10.0
+_CLOCK_DRIFT_S = 60.0
 _MIN_SEGMENT_BYTES, _MAX_SEGMENT_BYTES = 64 * 1024, 4 * 1024**2
 
 
@@ -76,10 +80,12 @@ class Spool:
         segment_bytes = min(max(share, _MIN_SEGMENT_BYTES), _MAX_SEGMENT_BYTES)
         self._segments = Segments(folder / "segments", segment_bytes=segment_bytes, live=dict(counts))
         self._items, self._bytes = self._database.execute(
-            "SELECT COUNT(*), IFNULL(SUM(length), 0) FROM items"
+            "SELECT COUNT(*), IFNULL(SUM(length + ?), 0) FROM items", (_ROW_BYTES,)
         ).fetchone()
         self._sent: dict[UUID, _Attempt] = {}
         self._cursor = 0
+        self._wall_offset_s = wall() - monotonic()
+        self._next_age_check_s = monotonic()
         self._evicted: Counter[str] = Counter()
         self._refused = 0
         self._full = False
@@ -97,7 +103,7 @@ class Spool:
         with self._lock:
             try:
                 self._reserve.hold()
-                self._make_room(len(payload), value)
+                self._make_room(len(payload) + _ROW_BYTES, value)
                 place = self._segments.append(payload)
                 self._insert(header, place, value)
             except (OSError, sqlite3.Error) as err:
@@ -105,7 +111,7 @@ class Spool:
                 raise StorageFull(f"the spool's disk takes no more ({err}): free some space") from err
             self._say_ended()
             self._items += 1
-            self._bytes += len(payload)
+            self._bytes += len(payload) + _ROW_BYTES
 
     def due(self, limit: int) -> list[SpooledSample]:
         """Up to `limit` samples to send now, marked as sent; oldest first, those without an answer again in time."""
@@ -241,7 +247,7 @@ class Spool:
         query = "SELECT id, length FROM items WHERE value <= ? ORDER BY value, number"
         for raw_id, length in self._database.execute(query, (value,)):
             leaving.append(raw_id)
-            surplus -= length
+            surplus -= length + _ROW_BYTES
             if surplus <= 0:
                 break
         if surplus > 0:
@@ -253,6 +259,15 @@ class Spool:
             raise StorageFull("the spool is full, and its disk too: free some space")
 
     def _give_up_old(self) -> None:
+        """Evict by age, once a while; ages stay what they were when somebody set the device's clock in between."""
+        now = self._monotonic()
+        if now < self._next_age_check_s:
+            return
+        self._next_age_check_s = now + _AGE_CHECK_S
+        clock_was_set_by = self._wall() - now - self._wall_offset_s
+        if abs(clock_was_set_by) > _CLOCK_DRIFT_S:
+            self._wall_offset_s += clock_was_set_by
+            self._database.execute("UPDATE items SET created_s = created_s + ?", (clock_was_set_by,))
         oldest = self._wall() - self._settings.max_age_s
         rows = self._database.execute("SELECT id FROM items WHERE created_s < ? LIMIT 1000", (oldest,)).fetchall()
         for (raw_id,) in rows:
@@ -271,7 +286,7 @@ class Spool:
         if row is None:
             return 0
         self._items -= 1
-        self._bytes -= row[1]
+        self._bytes -= row[1] + _ROW_BYTES
         self._segments.release(row[0])
         return 1
 

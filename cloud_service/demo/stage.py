@@ -15,7 +15,7 @@ from cloud_service.demo.data import DemoData
 TASK, SITE = "digits", "demo"
 LABELS = tuple("0123456789")
 STREAM_RATE_HZ, EXAM_RATE_HZ = 25.0, 30.0
-STREAM_AUDITS, EXAM_AUDITS = 0.1, 0.02
+STREAM_AUDITS, EXAM_AUDITS = 0.2, 0.02
 # A reference below this is an image of the field test set, from here on one of the stream.
 STREAM_REFERENCE = 1_000_000
 

@@ -86,7 +86,7 @@ async def download(
         except BundleError:
             atomic.remove(target)
             raise
-    if bundle.sha256_file(target) != reference.sha256:
+    if await asyncio.to_thread(bundle.sha256_file, target) != reference.sha256:
         atomic.remove(target)
         raise BundleError(f"the file at {reference.url} is not the bundle that was offered: its sha256 differs")
 

@@ -35,6 +35,9 @@ from shared.messages import BundleReference, Report, UpdateFailure, UpdateOutcom
 
 log = logging.getLogger(__name__)
 
+# Not the bundle's fault: with the next connection the same offer is tried again.
+_MAY_PASS = (UpdateFailure.DOWNLOAD, UpdateFailure.STORAGE)
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -225,7 +228,8 @@ class Updater:
         record = self._current
         failed = record.failure is not UpdateFailure.NONE
         if failed:
-            self._records.note_failed(record)
+            if record.failure not in _MAY_PASS:
+                self._records.note_failed(record)
             atomic.remove(self._file)
         report = Report(
             report_id=record.report_id,

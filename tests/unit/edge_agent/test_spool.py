@@ -13,6 +13,7 @@ from tests.sim.clock import SimulatedClock
 
 TENSOR = np.arange(64, dtype=np.uint8).reshape(8, 8)
 SIZE = len(codec.encode(TENSOR))
+COST = SIZE + 600  # with its row
 
 
 def header(hardness=0.5, *, reason=Reason.HARD, inclusion=1.0):
@@ -100,7 +101,7 @@ def test_acknowledged_samples_are_gone(bench):
     assert spool.acknowledge([put[1]]) == 0
     assert ids(spool.due(10)) == [put[0], put[2]]
     assert spool.state().items == 2
-    assert spool.state().bytes == 2 * SIZE
+    assert spool.state().bytes == 2 * COST
 
 
 def test_refused_sample_is_gone_alone_and_counted(bench):
@@ -185,7 +186,7 @@ def test_one_sample_without_an_answer_does_not_hold_up_the_others(bench):
 
 def test_full_spool_gives_up_audits_first_then_the_least_hard_never_the_most(bench):
     spool = bench.open(max_bytes=4096)
-    room = 4096 // SIZE
+    room = 4096 // COST
     kept = bench.put(spool, *(header(0.6 + index / 1000) for index in range(room - 2)))
     cheap = bench.put(spool, audit(0.4), audit(0.3))
     more = bench.put(spool, header(0.9))
@@ -200,7 +201,7 @@ def test_full_spool_gives_up_audits_first_then_the_least_hard_never_the_most(ben
 
 def test_full_spool_refuses_what_is_worth_less_than_all_it_keeps(bench):
     spool = bench.open(max_bytes=4096)
-    kept = bench.put(spool, *(header(0.8) for _ in range(4096 // SIZE)))
+    kept = bench.put(spool, *(header(0.8) for _ in range(4096 // COST)))
     with pytest.raises(StorageFull, match="more valuable"):
         spool.put(header(0.7), TENSOR)
     with pytest.raises(StorageFull):
@@ -211,7 +212,7 @@ def test_full_spool_refuses_what_is_worth_less_than_all_it_keeps(bench):
 
 def test_audit_of_every_sample_is_still_worth_less_than_a_hard_one(bench):
     spool = bench.open(max_bytes=4096)
-    kept = bench.put(spool, *(header(0.3) for _ in range(4096 // SIZE)))
+    kept = bench.put(spool, *(header(0.3) for _ in range(4096 // COST)))
     with pytest.raises(StorageFull):
         spool.put(audit(0.45, inclusion=1.0), TENSOR)
     assert ids(spool.due(1000)) == kept
@@ -220,7 +221,7 @@ def test_audit_of_every_sample_is_still_worth_less_than_a_hard_one(bench):
 def test_refused_large_sample_pushes_nothing_out(bench):
     spool = bench.open(max_bytes=4096)
     small = bench.put(spool, header(0.5))
-    kept = bench.put(spool, *(header(0.9) for _ in range(4096 // SIZE - 1)))
+    kept = bench.put(spool, *(header(0.9) for _ in range(4096 // COST - 1)))
     with pytest.raises(StorageFull):
         spool.put(header(0.7), np.zeros((40, 40), np.uint8))
     assert ids(spool.due(1000)) == [*small, *kept]
@@ -233,11 +234,23 @@ def test_sample_larger_than_the_spool_is_refused_with_the_setting_to_raise(bench
     assert spool.state().items == 0
 
 
+def test_clock_that_is_set_changes_no_age(bench):
+    spool = bench.open(max_age_s=3600.0)
+    put = bench.put(spool, header())
+    bench.wall.advance(50 * 365 * 86_400.0)  # the time server answered at last
+    bench.advance(60.0)
+    (sample,) = spool.due(10)
+    assert (sample.header.sample_id, sample.age_s) == (put[0], 60.0)
+    bench.advance(3600.0)
+    assert spool.due(10) == []
+    assert spool.state().evicted == {"age": 1}
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_spool_stays_within_its_bytes_and_keeps_the_most_valuable(bench, seed):
     rng = np.random.default_rng(seed)
     spool = bench.open(max_bytes=8192)
-    room = 8192 // SIZE
+    room = 8192 // COST
     scores = rng.permutation(500) / 1000 + 0.5
     for score in scores:
         try:
@@ -265,7 +278,7 @@ def test_restart_keeps_everything_in_order(bench):
     put = bench.put(bench.open(), *(header() for _ in range(10)))
     bench.opened.pop().close()
     spool = bench.open()
-    assert (spool.state().items, spool.state().bytes) == (10, 10 * SIZE)
+    assert (spool.state().items, spool.state().bytes) == (10, 10 * COST)
     assert ids(spool.due(100)) == put
 
 

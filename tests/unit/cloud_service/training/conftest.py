@@ -56,7 +56,9 @@ def make_task(folder: Path, *, teacher: Path) -> TaskDefinition:
         input_dtype="uint8",
         teacher=teacher,
         base_data=folder / "base.npz",
-        training=TrainingSettings(steps=100, batch=64, views=2, folds=3, golden_samples=4, learning_rate=1e-2),
+        training=TrainingSettings(
+            steps=100, batch=64, views=2, folds=3, golden_samples=4, learning_rate=1e-2, beta=0.0
+        ),
     )
 
 

@@ -86,7 +86,7 @@ def test_a_batch_has_its_share_of_uploads(task):
     assert drawn.shape[1:] == (3, task.training.batch)
     assert (drawn >= 0).all()
     share = ((drawn % 50) >= 40).float().mean(dim=(0, 2))
-    assert torch.allclose(share, torch.full((3,), 3 / 64), atol=1e-6)
+    assert torch.allclose(share, torch.full((3,), 5 / 64), atol=1e-6)
     for fold in (0, 1):
         seen = set((drawn[:, fold] % 50).flatten().tolist())
         assert seen.isdisjoint((40 + np.flatnonzero(folds == fold)).tolist())

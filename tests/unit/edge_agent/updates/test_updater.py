@@ -7,6 +7,7 @@ import pytest
 
 from edge_agent.correlation import Correlation
 from edge_agent.engine import Engine
+from edge_agent.errors import SelfTestFailed
 from edge_agent.ledger import Ledger
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline, Request
@@ -313,16 +314,32 @@ async def test_error_no_space_even_for_the_record_leaves_the_old_model_and_a_lat
 
 
 async def test_failed_bundle_is_not_tried_again_until_the_wish_is_renewed(device):
-    device.fetcher.refusals = 1
+    async def fails(_folder, *, timeout_s):
+        raise SelfTestFailed(f"not within {timeout_s} s")
+
+    device.self_test = fails
+    device.start()
     reference = device.offer_of("v2", shift=1)
     await device.updater.offer(reference, 5)
+    assert device.reports() == [failed(UpdateFailure.SELF_TEST)]
     device.chain.clear()
     await device.updater.offer(reference, 5)
+    device.self_test = check_here
     device.start()
     await device.updater.offer(reference, 5)
     assert device.chain == []
     await device.updater.offer(reference, 6)
     assert device.running == ("v2", "2")
+
+
+async def test_failed_download_is_tried_again_when_the_same_wish_comes_again(device):
+    device.fetcher.refusals = 1
+    reference = device.offer_of("v2", shift=1)
+    await device.updater.offer(reference, 5)
+    assert device.reports() == [failed(UpdateFailure.DOWNLOAD)]
+    await device.updater.offer(reference, 5)
+    assert device.running == ("v2", "2")
+    assert device.reports() == [failed(UpdateFailure.DOWNLOAD), ACTIVATED]
 
 
 # --- Killed_in_X ------------------------------------------------------------------------------------------------------
