@@ -17,6 +17,8 @@ Labels = NDArray[np.int64]
 
 LABELS = tuple("0123456789")
 SHAPE = (8, 8)
+AUGMENT = "cloud_service.tasks.augment:digits"
+MAX_MODEL_BYTES = 8192
 SOURCE_TEST, SOURCE_EVAL = 1_000, 500
 FIELD_LABELLED, FIELD_STREAM, FIELD_TEST = 500, 600, 697
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from cloud_service.demo.data import LABELS, SHAPE, DemoData, Part, Split, load
+from cloud_service.demo.data import AUGMENT, LABELS, MAX_MODEL_BYTES, SHAPE, DemoData, Part, Split, load
 from cloud_service.tasks.augment import digits
 from cloud_service.tasks.networks import SmallCnn
 from cloud_service.tasks.task import TaskDefinition, TrainingSettings
@@ -86,6 +86,7 @@ def build(
 
 def definition(folder: Path, *, training: TrainingSettings) -> TaskDefinition:
     """The digits task over the files that `build` leaves in `folder`."""
+    gate = training.gate.model_copy(update={"max_model_bytes": MAX_MODEL_BYTES})
     return TaskDefinition(
         name=TASK,
         labels=LABELS,
@@ -93,7 +94,8 @@ def definition(folder: Path, *, training: TrainingSettings) -> TaskDefinition:
         input_dtype="uint8",
         teacher=folder / TEACHER,
         base_data=folder / BASE,
-        training=training,
+        augment=AUGMENT,
+        training=training.model_copy(update={"gate": gate}),
     )
 
 

@@ -123,7 +123,8 @@ class Report:
             ),
             (
                 f"Bytes: samples {sent.samples:,}, verdicts {sent.verdicts:,}, update {sent.update:,}, telemetry "
-                f"{sent.telemetry:,}; {share:.0%} of the {sent.send_everything:,} that sending every sample would take."
+                f"{sent.telemetry:,}; {share:.0%} of the {sent.send_everything:,} that sending everything would take, "
+                f"nearly all before the update: from now on {self.after[0].offload_rate:.1%} of the samples go up."
             ),
         ]
 

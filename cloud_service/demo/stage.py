@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cloud_service.demo.data import DemoData
+from cloud_service.demo.data import AUGMENT, LABELS, MAX_MODEL_BYTES, SHAPE, DemoData
 
 TASK, SITE = "digits", "demo"
-LABELS = tuple("0123456789")
 STREAM_RATE_HZ, EXAM_RATE_HZ = 25.0, 30.0
 STREAM_AUDITS, EXAM_AUDITS = 0.2, 0.02
 # A reference below this is an image of the field test set, from here on one of the stream.
@@ -114,12 +113,16 @@ port = {ports.http}
 
 [tasks.{TASK}]
 labels = {json.dumps(LABELS)}
-input_shape = [8, 8]
+input_shape = {list(SHAPE)}
 input_dtype = "uint8"
 teacher = {_text(folder / "teacher.onnx")}
 base_data = {_text(folder / "base.npz")}
 student = "cloud_service.tasks.networks:TinyMlp"
+augment = "{AUGMENT}"
 rollout = "auto"
+
+[tasks.{TASK}.training.gate]
+max_model_bytes = {MAX_MODEL_BYTES}
 """
 
 

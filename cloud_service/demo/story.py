@@ -21,6 +21,7 @@ from cloud_service.training.progress import parse
 from shared.errors import EdgeloopError, FrameError
 
 _POLL_S = 0.25
+_FACTORY = "the factory trains the teacher and its student"
 _LIMITS_S = {"launch": 60, "before": 120, "stream": 180, "learn": 600, "update": 120, "after": 180}
 
 
@@ -58,6 +59,7 @@ class Story:
         began = self.seconds
         self.processes.log("factory").parent.mkdir(parents=True, exist_ok=True)
         bars: dict[str, dict[str, Any]] = {}
+        self._show(_FACTORY, job=None)
         with self.processes.log("factory").open("wb") as log:
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         with child:
@@ -67,7 +69,7 @@ class Story:
                 except FrameError:
                     continue
                 bars[step.stage] = step.model_dump()
-                self._show("the factory trains the teacher and its student", job={"progress": bars})
+                self._show(_FACTORY, job={"progress": bars})
         if child.returncode:
             raise ProcessFailed(f"the factory ended with {child.returncode}:\n{self.processes.tail('factory')}")
         self.stage_seconds["factory"] = self.seconds - began

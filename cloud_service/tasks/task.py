@@ -27,7 +27,7 @@ class GateRules(Section):
     """What a candidate must hold against the incumbent; every tolerance is a fraction of samples.
 
     Attributes:
-        max_model_bytes: largest model.onnx, in bytes.
+        max_model_bytes: largest model.onnx, in bytes; None: no limit.
         field_tolerance: how far the agreement with the teacher on field samples may fall below the incumbent's.
         base_tolerance: how far the accuracy on the held-out base samples may fall below the incumbent's.
         noise: standard errors by which a fall may exceed its tolerance: a few hundred samples cannot show less.
@@ -35,7 +35,7 @@ class GateRules(Section):
         max_export_error: largest difference of a logit between torch and the exported float graph.
     """
 
-    max_model_bytes: Count = 8192
+    max_model_bytes: Count | None = None
     field_tolerance: Fraction = 0.0
     base_tolerance: Fraction = 0.01
     noise: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
@@ -119,7 +119,7 @@ class TaskDefinition(Section):
     teacher: Path
     base_data: Path
     student: Entry = "cloud_service.tasks.networks:TinyMlp"
-    augment: Entry | None = "cloud_service.tasks.augment:digits"
+    augment: Entry | None = None
     training: TrainingSettings = TrainingSettings()
 
     @model_validator(mode="after")

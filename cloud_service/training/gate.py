@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from cloud_service.tasks.task import GateRules
@@ -85,7 +86,7 @@ def _against_incumbent(numbers: Numbers, rules: GateRules) -> list[str]:
 
 def _by_itself(numbers: Numbers, rules: GateRules) -> list[str]:
     limits = [
-        ("model.onnx has {} bytes; {} are allowed", numbers.model_bytes, rules.max_model_bytes),
+        ("model.onnx has {:g} bytes; {:g} are allowed", numbers.model_bytes, rules.max_model_bytes or math.inf),
         (
             "the exported graph's logits differ from torch's by {:.2g}; {:.2g} is allowed",
             numbers.export_error,

@@ -182,8 +182,9 @@ def calibrate_student(this: Run) -> Calibration:
 def evaluate_both(this: Run, quantized: Quantized, calibrated: Calibration) -> Evaluated:
     """Measure the candidate and the incumbent on the same samples."""
     candidate = evaluate.open_runner(this.out / _MODEL)
-    runners = [candidate] + ([this.incumbent.run] if this.incumbent else [])
-    latencies = evaluate.latencies_us(runners, this.base.x_eval[0])
+    latencies = evaluate.latencies_us(
+        [candidate, *([this.incumbent.run] if this.incumbent else [])], this.base.x_eval[0]
+    )
     field = _field(this)[0]
     after = _measure(
         this, candidate, field, temperature=calibrated.temperature, threshold=calibrated.threshold,
@@ -198,12 +199,12 @@ def evaluate_both(this: Run, quantized: Quantized, calibrated: Calibration) -> E
         this, old.run, old_field, temperature=old.temperature, threshold=old.threshold,
         model_bytes=old.model_bytes, latency_us=latencies[1],
     )  # fmt: skip
-    base = this.base
+    x_eval, y_eval = this.base.x_eval, this.base.y_eval
     return Evaluated(
         before=before,
         after=after,
         golden_error=golden_error,
-        base_error=evaluate.paired_error(candidate(base.x_eval), old.run(base.x_eval), base.y_eval),
+        base_error=evaluate.paired_error(candidate(x_eval), old.run(x_eval), y_eval),
         field_error=evaluate.paired_error(field, old_field, answers, weight),
     )
 
@@ -225,10 +226,9 @@ def _measure(
     model_bytes: int,
     latency_us: float,
 ) -> ModelMetrics:
-    _, answers, weight = _field(this)
-    labels = this.task.labels
+    (_, answers, weight), labels = _field(this), this.task.labels
     base = runner(this.base.x_eval)
-    uploads = bool(len(this.samples))
+    uploads = len(this.samples) > 0
     hard = hardness(field, temperature, SCORE) >= (np.inf if threshold is None else threshold)
     return ModelMetrics(
         base_accuracy=evaluate.share_right(base, this.base.y_eval),

@@ -56,6 +56,7 @@ def make_task(folder: Path, *, teacher: Path) -> TaskDefinition:
         input_dtype="uint8",
         teacher=teacher,
         base_data=folder / "base.npz",
+        augment="cloud_service.tasks.augment:digits",
         training=TrainingSettings(
             steps=100, batch=64, views=2, folds=3, golden_samples=4, learning_rate=1e-2, beta=0.0
         ),
