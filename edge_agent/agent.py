@@ -12,7 +12,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,10 +25,10 @@ from typing import Self
 
 from edge_agent.background import Background, every
 from edge_agent.correlation import Correlation
-from edge_agent.errors import AgentClosed, BackgroundDied, UnknownTask
+from edge_agent.errors import AgentClosed, BackgroundDied, StateInUse, UnknownTask
 from edge_agent.ledger import Ledger
 from edge_agent.outbox import Outbox
-from edge_agent.outcomes import CallbackSink, Correction, JsonLinesSink, Outcome, Sink, Sinks
+from edge_agent.outcomes import Correction, Outcome, open_sinks
 from edge_agent.pipeline import Pipeline, Request
 from edge_agent.runner import run_sources
 from edge_agent.settings import AgentSettings
@@ -67,18 +69,36 @@ class EdgeAgent:
             connect, fetcher, rng: the outside world, for tests.
 
         Raises:
+            StateInUse: another agent runs on the same state folder.
             NoWorkingModel: a task has no model that loads.
             StorageFull: the state folder cannot be written.
         """
-        state_dir = settings.state_dir
-        state_dir.mkdir(parents=True, exist_ok=True)
-        rng = rng or Random()  # noqa: S311  # audits and jitter, no secrets
         self.settings = settings
+        self._closed = self._died = False
+        self._stop_run: threading.Event | None = None
+        self._began_s = time.monotonic()
+        self._telemetry_seq = 0
+        self._claim = _claimed(settings.state_dir)
+        try:
+            self._build(on_outcome, on_correction, connect, fetcher, rng or Random())  # noqa: S311  # no secrets
+        except BaseException:
+            os.close(self._claim)
+            raise
+
+    def _build(
+        self,
+        on_outcome: Callable[[Outcome], None] | None,
+        on_correction: Callable[[Correction], None] | None,
+        connect: Connector | None,
+        fetcher: Fetcher | None,
+        rng: Random,
+    ) -> None:
+        settings, state_dir = self.settings, self.settings.state_dir
         self._ledger = Ledger(state_dir / "ledger.json")
         self._spool = Spool(state_dir / "spool", settings.spool)
         self._outbox = Outbox(state_dir / "outbox")
         self._correlation = Correlation()
-        self._sink = Sinks(_sinks(settings, on_outcome, on_correction))
+        self._sink = open_sinks(settings.outcomes, on_outcome, on_correction)
         self._uplink = Uplink(
             Address(settings.site, settings.device),
             connect=connect or connector(settings.broker),
@@ -113,10 +133,6 @@ class EdgeAgent:
                 self._pipelines[name], self._slots[name], folder, settings=settings.updates, around=around
             )
         self._updates = UpdateDispatcher(updaters)
-        self._began_s = time.monotonic()
-        self._telemetry_seq = 0
-        self._died = False
-        self._stop_run: threading.Event | None = None
         self._background = Background(
             {
                 "uplink": self._uplink.run,
@@ -126,7 +142,6 @@ class EdgeAgent:
             },
             died=self._end_run,
         )
-        self._closed = False
 
     @classmethod
     def open(
@@ -141,7 +156,7 @@ class EdgeAgent:
 
         Raises:
             SettingsError: a setting is unknown, missing or impossible.
-            NoWorkingModel, StorageFull: see `__init__`.
+            StateInUse, NoWorkingModel, StorageFull: see `__init__`.
         """
         if not isinstance(settings, AgentSettings):
             settings = AgentSettings.load(Path(settings), overrides=overrides)
@@ -190,6 +205,8 @@ class EdgeAgent:
             BackgroundDied: the uplink and the updates ended by a fault of their own; start the agent again.
         """
         self._stop_run = stop
+        if self._died:
+            stop.set()
         run_sources(self._pipelines, self.settings.tasks, stop)
         if not any(task.sources for task in self.settings.tasks.values()):
             stop.wait()
@@ -218,6 +235,7 @@ class EdgeAgent:
         self._ledger.save()
         self._spool.close()
         self._sink.close()
+        os.close(self._claim)
 
     def __enter__(self) -> Self:
         return self
@@ -277,14 +295,21 @@ class EdgeAgent:
         return pipeline
 
 
-def _sinks(
-    settings: AgentSettings,
-    on_outcome: Callable[[Outcome], None] | None,
-    on_correction: Callable[[Correction], None] | None,
-) -> tuple[Sink, ...]:
-    sinks: list[Sink] = []
-    if on_outcome or on_correction:
-        sinks.append(CallbackSink(on_outcome, on_correction))
-    if settings.outcomes.path is not None:
-        sinks.append(JsonLinesSink(settings.outcomes))
-    return tuple(sinks)
+def _claimed(folder: Path) -> int:
+    """A lock on the state folder, held until the descriptor is closed or the process ends.
+
+    Two agents on one folder would append to the same segment files and lose each other's samples.
+
+    Raises:
+        StateInUse: another agent holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as err:
+        os.close(descriptor)
+        raise StateInUse(f"another agent runs on {folder}: stop it, or give this one another state_dir") from err
+    except OSError as err:
+        log.warning("%s cannot be locked (%s): take care that no second agent runs on it", folder, err)
+    return descriptor

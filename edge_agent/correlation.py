@@ -12,6 +12,8 @@ from uuid import UUID
 from shared.messages import SampleHeader, Verdict
 
 MAX_REMEMBERED = 10_000
+# Longer is as good as for ever, and what no timer of the system takes (an infinite one) must not stop the uplink.
+_LONGEST_WAIT_S = 86_400.0
 
 
 @dataclass(slots=True)
@@ -39,8 +41,8 @@ class Correlation:
         self._asked: OrderedDict[UUID, Asked] = OrderedDict()
 
     def ask(self, header: SampleHeader, *, reference: int | str | None, deadline_s: float) -> None:
-        """Note a sample before it is spooled; `deadline_s` from now, 0: nobody will wait."""
-        until = self._monotonic() + deadline_s if deadline_s > 0 else None
+        """Note a sample before it is spooled; `deadline_s` from now, a day at most, 0: nobody will wait."""
+        until = self._monotonic() + min(deadline_s, _LONGEST_WAIT_S) if deadline_s > 0 else None
         with self._lock:
             self._asked[header.sample_id] = Asked(header, reference, until)
             while len(self._asked) > MAX_REMEMBERED:

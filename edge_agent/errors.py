@@ -7,6 +7,7 @@ EdgeloopError
 ├── NoWorkingModel         neither slot nor the factory bundle gives a model that runs
 ├── DownloadFailed         a bundle could not be fetched
 ├── UnknownTask            the device has no task of that name
+├── StateInUse             another agent runs on the same state folder
 ├── AgentClosed            the agent was asked for something after it was closed
 └── BackgroundDied         the uplink and the updates ended by a fault of their own
 """
@@ -34,6 +35,10 @@ class DownloadFailed(EdgeloopError):
 
 class UnknownTask(EdgeloopError):
     exit_code = 2
+
+
+class StateInUse(EdgeloopError):
+    exit_code = 75
 
 
 class AgentClosed(EdgeloopError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ class Hardness:
         prediction: index of the most probable label; 0 when the output is not valid.
         confidence: its probability after temperature, in [0, 1]; 0 when the output is not valid.
         score: the manifest's uncertainty score, higher is harder.
-        valid: False: the output held NaN or infinity, which is hard whatever the threshold.
+        valid: False: the output or its score held NaN or infinity, which is hard whatever the threshold.
         hard: the score is at or above the manifest's threshold, or the output is not valid.
     """
 
@@ -31,10 +32,13 @@ class Hardness:
     hard: bool
 
 
+_INVALID = Hardness(prediction=0, confidence=0.0, score=1.0, valid=False, hard=True)
+
+
 def assess(logits: NDArray[np.float32], manifest: Manifest) -> Hardness:
     """Judge one sample's logits [C] by its manifest's score, temperature and threshold."""
     if not np.isfinite(logits).all():
-        return Hardness(prediction=0, confidence=0.0, score=1.0, valid=False, hard=True)
+        return _INVALID
     probabilities = uncertainty.softmax(logits, manifest.temperature)
     prediction = int(probabilities.argmax())
     confidence = float(probabilities[prediction])
@@ -43,5 +47,8 @@ def assess(logits: NDArray[np.float32], manifest: Manifest) -> Hardness:
         score = float(np.float32(1.0) - probabilities[prediction])
     else:
         score = float(uncertainty.hardness(logits, manifest.temperature, manifest.score))
+    # A temperature may make finite logits infinite.
+    if not (math.isfinite(confidence) and math.isfinite(score)):
+        return _INVALID
     hard = manifest.threshold is not None and score >= manifest.threshold
     return Hardness(prediction=prediction, confidence=confidence, score=score, valid=True, hard=hard)

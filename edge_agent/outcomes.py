@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -174,7 +175,8 @@ class JsonLinesSink:
             raise OSError(errno.ENOSPC, "no space left on device")
 
     def _rotate(self) -> int:
-        os.replace(self._path, self._path.with_name(self._path.name + ".1"))
+        with suppress(FileNotFoundError):  # moved by an earlier try, after which no new file could be made
+            os.replace(self._path, self._path.with_name(self._path.name + ".1"))
         newer = self._open()
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -203,3 +205,17 @@ class Sinks:
     def close(self) -> None:
         for sink in self._sinks:
             sink.close()
+
+
+def open_sinks(
+    settings: OutcomeSettings,
+    on_outcome: Callable[[Outcome], None] | None,
+    on_correction: Callable[[Correction], None] | None,
+) -> Sinks:
+    """The sinks that the settings and the embedding program ask for."""
+    sinks: list[Sink] = []
+    if on_outcome or on_correction:
+        sinks.append(CallbackSink(on_outcome, on_correction))
+    if settings.path is not None:
+        sinks.append(JsonLinesSink(settings))
+    return Sinks(tuple(sinks))

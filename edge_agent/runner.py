@@ -10,24 +10,27 @@ from edge_agent.errors import ModelUnusable
 from edge_agent.pipeline import Pipeline, Request
 from edge_agent.settings import TaskSettings
 from edge_agent.sources import open_source
-from shared.errors import EdgeloopError, SampleError
+from shared.errors import SampleError
 
 log = logging.getLogger(__name__)
+
+_MAX_SAID = 100
 
 
 def run_sources(pipelines: Mapping[str, Pipeline], tasks: Mapping[str, TaskSettings], stop: threading.Event) -> None:
     """Play each task's sources, one after the other, each task in a thread of its own; return when all have ended.
 
     Raises:
-        EdgeloopError: what ended a task's sources too early; the other tasks are stopped first.
+        EdgeloopError: what ended a task's sources too early; the other tasks are stopped first. A fault of our own or
+            of the disk comes out as it is.
     """
-    failures: list[EdgeloopError] = []
+    failures: list[Exception] = []
 
     def play(pipeline: Pipeline, settings: TaskSettings) -> None:
         try:
             for source in settings.sources:
                 _play_one(pipeline, open_source(source, stop), stop)
-        except EdgeloopError as err:
+        except Exception as err:  # noqa: BLE001  # raised below: a thread that dies alone would look like the end
             failures.append(err)
             stop.set()
 
@@ -53,6 +56,6 @@ def _play_one(pipeline: Pipeline, requests: Iterator[Request], stop: threading.E
             pipeline.infer(request)
         except (SampleError, ModelUnusable) as err:
             # One unusable sample ends nothing; each kind is said once, the ledger counts them all.
-            if str(err) not in said:
+            if str(err) not in said and len(said) < _MAX_SAID:
                 said.add(str(err))
                 log.error("task %s: a sample could not be answered: %s", pipeline.name, err)

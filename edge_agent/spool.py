@@ -38,6 +38,8 @@ _SEGMENT_SHARE = 64
 _ROW_BYTES = 600
 _AGE_CHECK_S = 10.0
 _CLOCK_DRIFT_S = 60.0
+# Read and sent at once: more would hold the lock, the memory and a slow line for too long.
+_DUE_BYTES = 1024**2
 _MIN_SEGMENT_BYTES, _MAX_SEGMENT_BYTES = 64 * 1024, 4 * 1024**2
 
 
@@ -72,7 +74,8 @@ class Spool:
         self._settings = settings
         self._monotonic, self._wall = monotonic, wall
         self._lock = threading.RLock()
-        self._database = open_checked(folder / "spool.db")
+        self._reserve = Reserve(folder / "reserve")
+        self._database = open_checked(folder / "spool.db", self._reserve)
         # A connection of its own, for the flush alone: checkpoints write and sync, which no sample may wait for.
         self._checkpointer = open_again(folder / "spool.db")
         counts = self._database.execute("SELECT segment, COUNT(*) FROM items GROUP BY segment").fetchall()
@@ -90,7 +93,6 @@ class Spool:
         self._refused = 0
         self._full = False
         self._wal = folder / "spool.db-wal"
-        self._reserve = Reserve(folder / "reserve")
 
     def put(self, header: SampleHeader, tensor: Array) -> None:
         """Keep a sample.
@@ -114,18 +116,22 @@ class Spool:
             self._bytes += len(payload) + _ROW_BYTES
 
     def due(self, limit: int) -> list[SpooledSample]:
-        """Up to `limit` samples to send now, marked as sent; oldest first, those without an answer again in time."""
+        """Up to `limit` samples to send now, marked as sent; oldest first, those without an answer again in time.
+
+        At most about 1 MiB of them, but at least one; empty: there is nothing to send now.
+        """
         now = self._monotonic()
         with self._lock:
             try:
                 self._give_up_old()
-                rows = self._overdue(now, limit)
-                rows += self._unsent(min(limit - len(rows), self._settings.max_unanswered - len(self._sent)))
-            except sqlite3.Error as err:
+                while rows := self._next_rows(now, limit):
+                    samples = [sample for row in rows if (sample := self._load(row, now)) is not None]
+                    if samples:  # else all of them were damaged, and those behind them must not wait
+                        return samples
+            except (OSError, sqlite3.Error) as err:
                 self._say_full(err)
                 self._put_off(now)
-                return []
-            return [sample for row in rows if (sample := self._load(row, now)) is not None]
+            return []
 
     def next_due_s(self) -> float | None:
         """Seconds until a sent sample should be sent again; None when none waits for an answer."""
@@ -148,8 +154,11 @@ class Spool:
 
         What a full disk does not let go of stays, is sent again in its time, and goes with the next answer.
         """
-        with self._lock:
-            return sum(self._delete(sample_id) for sample_id in ids)
+        gone = 0
+        for sample_id in ids:
+            with self._lock:  # one at a time: a sample that is put meanwhile does not wait for all of them
+                gone += self._delete(sample_id)
+        return gone
 
     def refuse(self, sample_id: UUID) -> None:
         """Let go of what the cloud will never take."""
@@ -197,12 +206,20 @@ class Spool:
             self._segments.take_back(place)
             raise
 
+    def _next_rows(self, now: float, limit: int) -> list[_Row]:
+        rows = self._overdue(now, limit)
+        rows += self._unsent(min(limit - len(rows), self._settings.max_unanswered - len(self._sent)))
+        size, taken = 0, 0
+        while taken < len(rows) and (taken == 0 or size + rows[taken][5] <= _DUE_BYTES):
+            size += rows[taken][5]
+            taken += 1
+        return rows[:taken]
+
     def _unsent(self, limit: int) -> list[_Row]:
         if limit <= 0:
             return []
         query = f"SELECT {_COLUMNS} FROM items WHERE number > ? ORDER BY number LIMIT ?"  # noqa: S608  # fixed text
         rows: list[_Row] = self._database.execute(query, (self._cursor, limit)).fetchall()
-        self._cursor = rows[-1][0] if rows else self._cursor
         return rows
 
     def _put_off(self, now: float) -> None:
@@ -220,6 +237,7 @@ class Spool:
     def _load(self, row: _Row, now: float) -> SpooledSample | None:
         number, raw_id, created_s, *where, header = row
         sample_id, place = UUID(bytes=raw_id), Place(*where)
+        self._cursor = max(self._cursor, number)
         try:
             sample_header, payload = messages.decode(SampleHeader, header), self._segments.read(place)
         except FrameError as err:
@@ -267,9 +285,13 @@ class Spool:
         clock_was_set_by = self._wall() - now - self._wall_offset_s
         if abs(clock_was_set_by) > _CLOCK_DRIFT_S:
             self._wall_offset_s += clock_was_set_by
-            self._database.execute("UPDATE items SET created_s = created_s + ?", (clock_was_set_by,))
+            # None is of the future: before a restart without a clock the right time may have been known.
+            shift = (clock_was_set_by, self._wall())
+            self._database.execute("UPDATE items SET created_s = MIN(created_s + ?, ?)", shift)
         oldest = self._wall() - self._settings.max_age_s
-        rows = self._database.execute("SELECT id FROM items WHERE created_s < ? LIMIT 1000", (oldest,)).fetchall()
+        # The first in order are the oldest; asking all rows for their age would hold up the samples of a full spool.
+        query = "SELECT id FROM (SELECT id, created_s FROM items ORDER BY number LIMIT 1000) WHERE created_s < ?"
+        rows = self._database.execute(query, (oldest,)).fetchall()
         for (raw_id,) in rows:
             self._evict(UUID(bytes=raw_id), "age")
 

@@ -23,20 +23,20 @@ CREATE INDEX IF NOT EXISTS by_value ON items (value, number);
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
-def open_checked(file: Path) -> sqlite3.Connection:
+def open_checked(file: Path, reserve: Reserve) -> sqlite3.Connection:
     """A connection to a sound database; a damaged one is put aside, its log with it, and an empty one begun.
+
+    SQLite needs room even to open: on a full disk the reserve gives it, so that a device starts.
 
     Raises:
         StorageFull: the disk is full or read-only.
     """
     try:
         try:
-            return _checked(open_again(file))
-        except sqlite3.DatabaseError as err:
-            if not _is_damage(err):
-                raise
-            _put_aside(file, err)
-            return open_again(file)
+            return _sound(file)
+        except sqlite3.OperationalError:
+            reserve.give_up()
+            return _sound(file)
     except (sqlite3.Error, OSError) as err:
         raise StorageFull(f"cannot open the spool {file} ({err}): is the disk full or read-only?") from err
 
@@ -93,7 +93,8 @@ class Reserve:
         if self.held:
             return
         try:
-            with open(self._file, "wb") as file:
+            # Not truncated first: what the last run held is held still.
+            with open(self._file, "ab") as file:
                 os.posix_fallocate(file.fileno(), 0, self._size)
         except OSError:
             self._file.unlink(missing_ok=True)
@@ -108,6 +109,16 @@ class Reserve:
         """
         self.held = False
         self._file.unlink(missing_ok=True)
+
+
+def _sound(file: Path) -> sqlite3.Connection:
+    try:
+        return _checked(open_again(file))
+    except sqlite3.DatabaseError as err:
+        if not _is_damage(err):
+            raise
+        _put_aside(file, err)
+        return open_again(file)
 
 
 def _checked(database: sqlite3.Connection) -> sqlite3.Connection:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _BATCH = 100
 _REPORT_AGAIN_S = 15.0
+_SAY_AGAIN_S = 60.0
 
 
 class Listener(Protocol):
@@ -76,6 +79,7 @@ class Uplink:
         self._fresh = asyncio.Event()
         self._changed = asyncio.Event()
         self._connection: Connection | None = None
+        self._said_s: dict[str, float] = {}
 
     async def run(self) -> None:
         """Stay connected and carry messages until cancelled."""
@@ -125,7 +129,9 @@ class Uplink:
             try:
                 self._take(message)
             except FrameError as err:
-                log.error("a message on %s was not understood and is ignored: %s", message.topic, err)
+                self._complain(
+                    type(err).__name__, f"a message on {message.topic} was not understood and is ignored: {err}"
+                )
 
     def _take(self, message: Received) -> None:
         match parse(message.topic).channel:
@@ -141,7 +147,14 @@ class Uplink:
                 self._ledger.add_bytes(Purpose.UPDATES, len(message.payload))
                 self._listener.desired(messages.decode(Desired, message.payload))
             case channel:
-                log.warning("a message on the channel %s came down to a device and is ignored", channel)
+                self._complain(channel, f"a message on the channel {channel} came down to a device and is ignored")
+
+    def _complain(self, kind: str, line: str) -> None:
+        """Say what the other side did wrong, at most once a minute and kind."""
+        now = time.monotonic()
+        if now - self._said_s.get(kind, -math.inf) >= _SAY_AGAIN_S:
+            self._said_s[kind] = now
+            log.error("%s; more of the kind are not logged for a while", line)
 
     def _take_receipt(self, receipt: Receipt) -> None:
         self._spool.acknowledge(receipt.accepted)

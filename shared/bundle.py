@@ -152,7 +152,8 @@ def _contents(file: Path) -> dict[str, bytes]:
                     raise BundleError(f"{file.name} holds {member.name} twice; a bundle holds each file once")
                 contents[member.name] = _member(tar, member)
             return contents
-    except (tarfile.TarError, EOFError) as err:
+    # tarfile lets the ValueError of a number that is none through.
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as err:
         raise BundleError(f"{file.name} is not a bundle or is cut short ({err}): fetch or build it again") from err
     except OSError as err:
         raise BundleError(f"cannot read the bundle {file}: {err.strerror}") from err

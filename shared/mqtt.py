@@ -22,7 +22,7 @@ import aiomqtt
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from shared.backoff import exponential, full_jitter
 from shared.errors import BrokerUnavailable, ConnectionLost
@@ -35,6 +35,8 @@ _SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 # broker closed the connection before it, as one that is just ending does, goes unnoticed by aiomqtt until the timeout.
 _ANSWER_TIMEOUT_S = 20.0
 _CONNECT_TIMEOUT_S = 5.0
+# What waits to be written adds to it, at this rate: on a slow line the last of many publishes is late, not lost.
+_SLOWEST_LINE_BYTES_S = 8_000
 
 
 class BrokerSettings(Section):
@@ -50,7 +52,7 @@ class BrokerSettings(Section):
         in_flight: QoS 1 messages under way at once; 100 carries 2,874 msg/s at 20 ms round trip, 1 carries 44.
     """
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1, max_length=253)] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 1883
     username: str | None = None
     password: SecretStr | None = None
@@ -65,6 +67,16 @@ class BrokerSettings(Section):
     @property
     def address(self) -> str:
         return f"{self.host}:{self.port}"
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> BrokerSettings:
+        if self.reconnect_first_s > self.reconnect_cap_s:
+            raise ValueError("reconnect_first_s is above reconnect_cap_s")
+        if (self.cert_file or self.key_file) and not (self.ca_file and self.cert_file):
+            raise ValueError("a certificate needs cert_file and ca_file: without ca_file nothing is encrypted")
+        if self.password and not self.username:
+            raise ValueError("a password needs a username")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,15 +238,19 @@ class _AiomqttConnection:
     def __init__(self, client: aiomqtt.Client) -> None:
         self._client = client
         self._waiting: set[asyncio.Timeout] = set()
+        self._waiting_bytes = 0
 
     async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> None:
         try:
             async with asyncio.timeout(None) as limit:
                 self._waiting.add(limit)
+                self._waiting_bytes += len(payload)
+                patience = _ANSWER_TIMEOUT_S + self._waiting_bytes / _SLOWEST_LINE_BYTES_S
                 try:
-                    await self._client.publish(topic, payload, qos=qos, retain=retain)
+                    await self._client.publish(topic, payload, qos=qos, retain=retain, timeout=patience)
                 finally:
                     self._waiting.discard(limit)
+                    self._waiting_bytes -= len(payload)
         except (aiomqtt.MqttError, TimeoutError) as err:
             raise ConnectionLost(f"connection lost while publishing to {topic}: {err}") from err
 

@@ -86,6 +86,14 @@ class DeviceJournal:
         """Offloaded samples without a verdict."""
         return sum(1 for answer in self.answers if answer.offloaded and answer.verdict is None)
 
+    def waiting_before(self, end: int) -> bool:
+        """Whether one of the first `end` answers was offloaded and has no verdict yet."""
+        return any(answer.offloaded and answer.verdict is None for answer in self.answers[:end])
+
+    def close(self, end: int) -> None:
+        """Forget what came after the first `end` answers."""
+        del self.answers[end:]
+
     def missing(self) -> int:
         """Gaps in the device's own count: samples that were taken and not answered."""
         if not self.answers:

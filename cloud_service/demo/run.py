@@ -11,6 +11,8 @@ after      the same held-out field images again
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from cloud_service.demo.processes import Processes
 from cloud_service.demo.story import DemoFailed, Story
 from cloud_service.demo.view import Screen
 
+_ENDED_BY_SIGTERM = 143
 _INTRODUCTION = """[bold]edgeloop demo[/bold], seed {seed}: {devices} edge agents, a broker, a service, all processes.
 The factory trained an int8 student on MNIST digits. The field is Optdigits: other writers, scanner and country.
 The teacher has also seen {labelled} labelled field images; devices and new student get no field label at all."""
@@ -43,11 +46,13 @@ def run_demo(
     Raises:
         EdgeloopError: a part of it failed, or the new student did not reach the devices; the message says where.
     """
+    # Ended by SIGTERM, the demo ends its processes all the same.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_ENDED_BY_SIGTERM))
     console = Console(highlight=False)
     folder = _work_folder(work_dir)
     data = datasets.load(seed, Split(split))
     labelled = len(data.field_labelled.x)
-    console.print(_INTRODUCTION.format(seed=seed, devices=devices, labelled=labelled), soft_wrap=True)
+    console.print(_INTRODUCTION.format(seed=seed, devices=devices, labelled=labelled))
     with Screen(console) as screen, Processes(folder / "logs") as processes:
         story = Story(folder, data, seed=seed, split=split, screen=screen, processes=processes)
         story.build_factory()
@@ -57,6 +62,7 @@ def run_demo(
         story.learn()
         story.wait_for_update()
         story.wait_for_after()
+        story.settle()
         scene = story.scene(stop=not serve)
         result = gather(scene)
         screen.say(result.table())
@@ -67,6 +73,7 @@ def run_demo(
         write_report(report_file, result)
         screen.say(f"\nplot    {plot_file}\nreport  {report_file}\nfiles   {folder}")
         if serve:
+            screen.close()
             story.keep_serving()
     return 0
 

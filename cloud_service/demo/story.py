@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from cloud_service.training.progress import parse
 from shared.errors import EdgeloopError, FrameError
 
 _POLL_S = 0.25
+_AFTER = "the devices meet the held-out field images again"
 _FACTORY = "the factory trains the teacher and its student"
-_LIMITS_S = {"launch": 60, "before": 120, "stream": 180, "learn": 600, "update": 120, "after": 180}
+_LIMITS_S = {"launch": 60, "before": 120, "stream": 180, "learn": 600, "update": 120, "after": 180, "settle": 20}
 
 
 class DemoFailed(EdgeloopError):
@@ -63,13 +65,17 @@ class Story:
         with self.processes.log("factory").open("wb") as log:
             child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         with child:
-            for line in child.stdout or ():
-                try:
-                    step = parse(line)
-                except FrameError:
-                    continue
-                bars[step.stage] = step.model_dump()
-                self._show(_FACTORY, job={"progress": bars})
+            try:
+                for line in child.stdout or ():
+                    try:
+                        step = parse(line)
+                    except FrameError:
+                        continue
+                    bars[step.stage] = step.model_dump()
+                    self._show(_FACTORY, job={"progress": bars})
+            except BaseException:  # Ctrl-C, or anything else: the factory must not go on alone
+                child.terminate()
+                raise
         if child.returncode:
             raise ProcessFailed(f"the factory ended with {child.returncode}:\n{self.processes.tail('factory')}")
         self.stage_seconds["factory"] = self.seconds - began
@@ -118,14 +124,23 @@ class Story:
 
     def wait_for_after(self) -> None:
         """Every held-out image was met once by the new student, and every verdict is in."""
-        self._until("after", "the devices meet the held-out field images again", self._after_is_in)
+        self._until("after", _AFTER, self._after_is_in)
+
+    def settle(self) -> None:
+        """Close the books: what was answered until now is measured, once every verdict it waits for is in."""
+        self._read()
+        ends = [len(journal.answers) for journal in self.journals]
+        books = list(zip(self.journals, ends, strict=True))
+        with suppress(DemoFailed):  # a verdict that never comes is a lost sample, and the report says so
+            self._until("settle", _AFTER, lambda: not any(journal.waiting_before(end) for journal, end in books))
+        for journal, end in books:
+            journal.close(end)
 
     def scene(self, *, stop: bool) -> Scene:
         """All there is to measure; `stop` ends the devices first, so that every byte is on their ledgers."""
         deployments = self._deployments()
         if stop:
             self.processes.stop([journal.device.name for journal in self.journals])
-        self._read()
         return Scene(
             seed=self.seed,
             split=self.split,

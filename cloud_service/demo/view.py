@@ -46,6 +46,10 @@ class Screen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the live picture; what is said from now on is printed as usual."""
         if self._console.is_terminal:
             self._live.stop()
 

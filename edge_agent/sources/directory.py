@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Event
@@ -22,19 +22,22 @@ log = logging.getLogger(__name__)
 def samples(settings: DirectorySettings, stop: Event) -> Iterator[Request]:
     """Each file's array, oldest file first; a slow consumer leaves files lying, none is dropped.
 
-    A file moves to `done/` once its sample was taken and answered, to `failed/` when it is no array. Writers should
-    write under another ending and rename: a half-written file counts as failed.
+    A file moves to `done/` once its sample was taken, to `failed/` when it is no array. Writers should write under
+    another ending and rename: a half-written file counts as failed.
 
     Raises:
-        SettingsError: the folder is not there.
+        SettingsError: the folder is not there, or `done/` and `failed/` cannot be made in it.
     """
     if not settings.path.is_dir():
         raise SettingsError(f"the folder {settings.path} does not exist: create it, or correct the source's path")
     done, failed = settings.path / "done", settings.path / "failed"
     for folder in (done, failed):
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as err:
+            raise SettingsError(f"{folder} cannot be made ({err.strerror}): let the agent write there") from err
     while not stop.is_set():
-        for file in _waiting(settings.path):
+        for file in _oldest_first(settings.path.glob("*.npy")):
             if stop.is_set():
                 return
             request = _read(file, settings)
@@ -46,12 +49,13 @@ def samples(settings: DirectorySettings, stop: Event) -> Iterator[Request]:
         stop.wait(settings.poll_s)
 
 
-def _waiting(folder: Path) -> list[Path]:
-    files = []
-    for file in folder.glob("*.npy"):
+def _oldest_first(files: Iterable[Path]) -> list[Path]:
+    """Without folders, and without what somebody takes away meanwhile."""
+    found = []
+    for file in files:
         with suppress(FileNotFoundError):
-            files.append((file.stat().st_mtime_ns, file.name, file))
-    return [file for _, _, file in sorted(files) if file.is_file()]
+            found.append((file.stat().st_mtime_ns, file.name, file))
+    return [file for _, _, file in sorted(found) if file.is_file()]
 
 
 def _read(file: Path, settings: DirectorySettings) -> Request | None:
@@ -75,6 +79,6 @@ def _read(file: Path, settings: DirectorySettings) -> Request | None:
 def _move(file: Path, folder: Path, keep: int) -> None:
     with suppress(FileNotFoundError):  # somebody took it away; that is fine
         os.replace(file, folder / file.name)
-    kept = sorted(folder.iterdir(), key=lambda entry: entry.stat().st_mtime_ns)
+    kept = _oldest_first(folder.iterdir())
     for old in kept[: max(0, len(kept) - keep)]:
         atomic.remove(old)

@@ -11,6 +11,8 @@ from shared.messages import Desired
 
 log = logging.getLogger(__name__)
 
+_MAX_UNKNOWN = 32
+
 
 class UpdateDispatcher:
     """`want` notes a wish; `run` carries wishes out until cancelled."""
@@ -42,6 +44,6 @@ class UpdateDispatcher:
             updater = self._updaters.get(task)
             if updater is not None:
                 await updater.offer(target.bundle, wish.revision)
-            elif task not in self._unknown:
+            elif task not in self._unknown and len(self._unknown) < _MAX_UNKNOWN:
                 self._unknown.add(task)
                 log.warning("the cloud wants a bundle for the task %r, which this device does not have", task)

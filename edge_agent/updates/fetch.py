@@ -39,7 +39,8 @@ class HttpFetcher:
     async def fetch(self, url: str, offset: int) -> AsyncIterator[bytes]:
         import aiohttp
 
-        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        # Compressed on the way, an offset would count other bytes than the file's.
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
         limits = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=30)
         try:
             async with aiohttp.ClientSession(timeout=limits) as session, session.get(url, headers=headers) as answer:
@@ -51,7 +52,8 @@ class HttpFetcher:
                     if skip < len(chunk):
                         yield chunk[skip:]
                     skip = max(0, skip - len(chunk))
-        except (aiohttp.ClientError, TimeoutError, OSError) as err:
+        # A ValueError (or UnicodeError) is what a host's impossible name raises.
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as err:
             raise DownloadFailed(f"{url} cannot be fetched: {str(err) or type(err).__name__}") from err
 
 
@@ -65,19 +67,44 @@ async def download(
     count_bytes: Callable[[int], None],
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
-    """Bring the file to `target`; what is there already is kept and continued.
+    """Bring the file to `target`; what is there already is kept and continued, and fetched again if it was spoilt.
 
     Raises:
         DownloadFailed: every try failed.
         BundleError: the bytes are not the ones that were offered; they are deleted.
         StorageFull: the disk took no more.
     """
+    resumed = _size(target) > 0
+    while True:
+        await _transfer(fetcher, reference, target, settings=settings, rng=rng, count_bytes=count_bytes, sleep=sleep)
+        if await asyncio.to_thread(bundle.sha256_file, target) == reference.sha256:
+            return
+        atomic.remove(target)
+        if not resumed:
+            raise BundleError(f"the file at {reference.url} is not the bundle that was offered: its sha256 differs")
+        log.warning("bundle %s: the bytes on the disk were spoilt; the whole file is fetched again", reference.version)
+        resumed = False
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.exists() else 0
+
+
+async def _transfer(
+    fetcher: Fetcher,
+    reference: BundleReference,
+    target: Path,
+    *,
+    settings: UpdateSettings,
+    rng: Random,
+    count_bytes: Callable[[int], None],
+    sleep: Callable[[float], Awaitable[None]],
+) -> None:
     waits = exponential(_FIRST_WAIT_S, _CAP_WAIT_S)
     for attempt in range(1, settings.download_tries + 1):
         try:
             async with asyncio.timeout(settings.download_timeout_s):
                 await _continue(fetcher, reference, target, count_bytes)
-            break
         except (DownloadFailed, TimeoutError) as err:
             if attempt == settings.download_tries:
                 raise DownloadFailed(f"given up after {attempt} tries: {str(err) or 'too slow'}") from err
@@ -86,9 +113,8 @@ async def download(
         except BundleError:
             atomic.remove(target)
             raise
-    if await asyncio.to_thread(bundle.sha256_file, target) != reference.sha256:
-        atomic.remove(target)
-        raise BundleError(f"the file at {reference.url} is not the bundle that was offered: its sha256 differs")
+        else:
+            return
 
 
 async def _continue(

@@ -25,6 +25,7 @@ class Record(BaseModel):
         state: a `State`, as text, so that another release's state can be read and rolled back.
         revision: of the wish it comes from.
         starts: how often the agent was started with this update under way.
+        seconds: from the offer to this state, without the time that the agent was not running.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

@@ -105,16 +105,27 @@ class Updater:
         await self._run(record, State.VERIFYING)
 
     async def _run(self, record: Record, state: State) -> None:
-        self._began_s = time.monotonic()
+        self._began_s = time.monotonic() - record.seconds
         self._record = record
         try:
-            self._save(state)
-            await self._runner.run(state)
+            await self._walk(state)
         except (StorageFull, OSError) as err:
             # The record itself cannot be written: the offer is retained and comes again with the next connection.
             log.error("task %s: the update stops, its state cannot be saved: %s", self._pipeline.name, err)
         finally:
             self._record = None
+
+    async def _walk(self, state: State) -> None:
+        try:
+            self._save(state)
+            await self._runner.run(state)
+        except (StorageFull, OSError):
+            raise
+        except Exception as err:  # a fault of our own ends this update, never the uplink that runs beside it
+            log.exception("task %s: an update met a fault of the agent's own", self._pipeline.name)
+            self._failed(UpdateFailure.INTERNAL, err)
+            self._save(State.ROLLING_BACK)
+            await self._runner.run(State.ROLLING_BACK)
 
     @property
     def _current(self) -> Record:
@@ -127,7 +138,8 @@ class Updater:
         return self._folder / f"{self._current.reference.sha256[:16]}.download"
 
     def _save(self, state: State) -> None:
-        self._record = self._current.model_copy(update={"state": state.value})
+        took = max(0.0, time.monotonic() - self._began_s)
+        self._record = self._current.model_copy(update={"state": state.value, "seconds": took})
         self._records.save(self._record)
 
     def _failed(self, failure: UpdateFailure, err: Exception) -> Event:
@@ -230,7 +242,8 @@ class Updater:
         if failed:
             if record.failure not in _MAY_PASS:
                 self._records.note_failed(record)
-            atomic.remove(self._file)
+            if record.failure is not UpdateFailure.DOWNLOAD:  # that one goes on from these bytes at the next try
+                atomic.remove(self._file)
         report = Report(
             report_id=record.report_id,
             task=self._pipeline.name,
@@ -242,8 +255,10 @@ class Updater:
             message=record.message,
             seconds=time.monotonic() - self._began_s,
         )
-        self._around.outbox.put(report)
-        self._around.changed()
+        try:
+            self._around.outbox.put(report)
+        finally:
+            self._around.changed()  # on a full disk, too: the report waits in memory
         return Event.DONE
 
     def _already_active(self) -> bool:

@@ -11,14 +11,15 @@ import pytest
 
 import edge_agent
 from edge_agent import AgentSettings, AnsweredBy, EdgeAgent, SampleError, SettingsError
-from edge_agent.errors import AgentClosed, NoWorkingModel, UnknownTask
+from edge_agent.errors import AgentClosed, NoWorkingModel, StateInUse, UnknownTask
 from shared import messages
-from shared.messages import Action, Verdict
+from shared.messages import Action, Reason, Verdict
 from shared.mqtt import Received
 from tests.harness import ROOT, free_port, wait_until
 from tests.sim import bundles
 from tests.sim.bundles import hard_sample, sample
 from tests.sim.cloud import agree, verdict
+from tests.sim.disk import fill, small_disk
 
 
 class LoopbackCloud:
@@ -191,6 +192,33 @@ def test_agent_without_a_model_says_what_was_tried(settings, tmp_path):
     (tmp_path / "factory.bundle").write_bytes(b"nonsense")
     with pytest.raises(NoWorkingModel, match="factory bundle"):
         EdgeAgent.open(made)
+
+
+def test_agent_starts_on_a_full_disk_and_answers(settings, tmp_path):
+    with small_disk(tmp_path / "disk", kilobytes=4096) as disk:
+        with EdgeAgent.open(settings(state_dir=disk / "state")) as agent:
+            agent.infer(hard_sample(3))
+        ballast = fill(disk)
+        with EdgeAgent.open(settings(state_dir=disk / "state")) as agent:
+            assert agent.infer(sample(3)).label == "3"
+            for _ in range(500):
+                agent.infer(hard_sample(4))
+            assert agent.infer(hard_sample(4)).reason is Reason.SPOOL_FULL
+            ballast.unlink()
+            assert agent.infer(hard_sample(4)).action is Action.OFFLOAD
+
+
+def test_second_agent_on_the_same_folder_is_refused_until_the_first_has_ended(settings, tmp_path):
+    with EdgeAgent.open(settings()), pytest.raises(StateInUse, match="another agent runs on"):
+        EdgeAgent.open(settings())
+    factory = (tmp_path / "factory.bundle").read_bytes()
+    (tmp_path / "factory.bundle").write_bytes(b"nonsense")
+    empty = settings(state_dir=tmp_path / "other")
+    with pytest.raises(NoWorkingModel) as caught:
+        EdgeAgent.open(empty)
+    (tmp_path / "factory.bundle").write_bytes(factory)
+    EdgeAgent.open(empty).close()  # the one that failed holds nothing
+    assert caught.value.exit_code == 66
 
 
 def test_agent_ignores_a_verdict_for_a_task_it_does_not_have(settings, caplog):

@@ -90,3 +90,12 @@ def test_only_the_newest_are_remembered():
         known.ask(each, reference=None, deadline_s=0.0)
     assert known.deliver(verdict(headers[0])) is None
     assert known.deliver(verdict(headers[1])).header == headers[1]
+
+
+def test_endless_deadline_is_a_day_and_stops_nothing():
+    asked, clock = header(), SimulatedClock()
+    known = Correlation(monotonic=clock)
+    known.ask(asked, reference=None, deadline_s=float("inf"))
+    assert known.deadline_ms(asked.sample_id) == 86_400_000
+    known.deliver(verdict(asked, 4))
+    assert known.wait(asked.sample_id).prediction == 4

@@ -82,3 +82,9 @@ def test_assess_score_is_bit_for_bit_the_one_that_thresholds_are_made_from(logit
     judged = assess(logits, manifest(score=score, temperature=temperature, threshold=threshold))
     assert judged.score == threshold
     assert judged.hard
+
+
+@pytest.mark.parametrize("score", Score)
+def test_assess_finite_logits_that_a_temperature_makes_infinite_are_invalid_too(score):
+    judged = assess(row(1e30, 0.0, 0.0, 0.0), manifest(score=score, temperature=1e-10))
+    assert (judged.hard, judged.valid, judged.score, judged.confidence) == (True, False, 1.0, 0.0)

@@ -159,3 +159,13 @@ def test_sinks_tell_all():
     sinks.correction(second)
     sinks.close()
     assert one == two == [first, second]
+
+
+def test_json_lines_go_on_after_a_move_that_no_new_file_followed(tmp_path):
+    sink = JsonLinesSink(OutcomeSettings(path=tmp_path / "o", max_bytes=65_536))
+    while (tmp_path / "o").stat().st_size < 65_536:
+        sink.outcome(outcome())
+    (tmp_path / "o").rename(tmp_path / "o.1")  # what a full disk leaves: moved, and no room for a new one
+    sink.outcome(outcome(1000))
+    sink.close()
+    assert [each["seq"] for each in lines(tmp_path / "o")] == [1000]

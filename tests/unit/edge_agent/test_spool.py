@@ -374,3 +374,55 @@ def test_damaged_database_with_a_log_beside_it_does_not_spoil_the_new_one(bench,
     spool.close()
     bench.opened.clear()
     assert ids(bench.open().due(10)) == put
+
+
+def test_due_gives_about_a_megabyte_at_once_but_always_one(bench):
+    spool = bench.open()
+    put = []
+    for size in (600_000, 400_000, 200_000, 3_000_000, 10):
+        put.append(header())
+        spool.put(put[-1], np.zeros(size, np.uint8))
+    batches = [ids(spool.due(100)) for _ in range(4)]
+    wanted = [each.sample_id for each in put]
+    assert batches == [wanted[:2], wanted[2:3], wanted[3:4], wanted[4:]]
+
+
+def test_damaged_samples_do_not_hide_the_sound_ones_behind_them(bench):
+    first = bench.open()
+    put = bench.put(first, *(header() for _ in range(7)))
+    first.close()
+    bench.opened.clear()
+    (segment,) = (bench.folder / "segments").iterdir()
+    segment.write_bytes(b"\xff" * (5 * SIZE) + segment.read_bytes()[5 * SIZE :])
+    spool = bench.open()
+    assert ids([*spool.due(2), *spool.due(2)]) == put[5:]
+
+
+def test_payload_that_cannot_be_read_now_stays_and_comes_again_with_the_next_connection(bench):
+    first = bench.open()
+    put = bench.put(first, header())
+    first.close()
+    bench.opened.clear()
+    (segment,) = (bench.folder / "segments").iterdir()
+    spool = bench.open()
+    segment.rename(bench.folder / "aside")
+    segment.mkdir()  # opening it fails as a failing disk does
+    assert spool.due(10) == []
+    segment.rmdir()
+    (bench.folder / "aside").rename(segment)
+    spool.forget_attempts()
+    assert ids(spool.due(10)) == put
+
+
+def test_sample_from_before_a_restart_without_a_clock_is_given_up_in_time(bench):
+    put = bench.put(bench.open(), header())
+    bench.opened.pop().close()
+    bench.wall.now -= 30 * 365 * 86_400.0  # the device woke up in the past
+    spool = bench.open(max_age_s=3600.0)
+    assert ids(spool.due(10)) == put
+    bench.wall.advance(30 * 365 * 86_400.0)
+    bench.advance(60.0)
+    spool.due(10)
+    bench.advance(3700.0)
+    spool.due(10)
+    assert spool.state().evicted == {"age": 1}

@@ -356,3 +356,13 @@ def test_wake_after_the_loop_was_closed_is_harmless(bench):
     asyncio.run(live())
     bench.uplink.wake()
     assert bench.spool.state().items == 0
+
+
+async def test_flood_of_malformed_frames_is_one_log_line(bench, caplog):
+    async with MessageCloud(bench.broker.connect, "demo"), bench.running():
+        await bench.broker.wait_for(TOPIC + "state")
+        for _ in range(50):
+            bench.down("verdict", b"\xff")
+        bench.put()
+        await bench.delivered()
+    assert caplog.text.count("was not understood and is ignored") == 1

@@ -292,3 +292,12 @@ def test_full_disk_while_packing_leaves_the_old_bundle(packed, file_size_limit):
         pack(packed, model=MODEL_BYTES, description=DESCRIPTION, golden=Golden(INPUTS, LOGITS))
     assert packed.read_bytes() == before
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 1_000
+
+
+@pytest.mark.parametrize("keyword", ["GNU.sparse.map", "GNU.sparse.size", "size"])
+def test_header_with_a_number_that_is_none_is_refused(packed, keyword):
+    with tarfile.open(packed, "w", format=tarfile.PAX_FORMAT, pax_headers={keyword: "many"}) as tar:
+        info = tarfile.TarInfo(MODEL)
+        info.pax_headers = {keyword: "many"}
+        tar.addfile(info, io.BytesIO(b""))
+    refused(packed)

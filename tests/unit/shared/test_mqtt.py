@@ -214,7 +214,19 @@ async def test_missing_broker_is_named_with_its_address():
 
 @pytest.mark.parametrize(
     "fields",
-    [{"port": 0}, {"port": 65_536}, {"in_flight": 0}, {"keepalive_s": 1}, {"reconnect_first_s": 0}, {"hots": "x"}],
+    [
+        {"port": 0},
+        {"port": 65_536},
+        {"in_flight": 0},
+        {"keepalive_s": 1},
+        {"reconnect_first_s": 0},
+        {"reconnect_first_s": 61.0},
+        {"hots": "x"},
+        {"host": ""},
+        {"cert_file": "c.pem", "key_file": "k.pem"},  # without ca_file nothing would be encrypted
+        {"ca_file": "ca.pem", "key_file": "k.pem"},
+        {"password": "p"},
+    ],
 )
 def test_impossible_broker_settings_are_refused(fields):
     with pytest.raises(ValidationError):

@@ -81,3 +81,18 @@ def test_first_answer_of_a_model_to_each_test_image_counts(tmp_path: Path) -> No
     assert {ref: answer.prediction for ref, answer in journal.exam_answers("v2").items()} == {0: 4}
     assert journal.stream_seen == 1
     assert journal.version == "v2"
+
+
+def test_closed_journal_ends_where_it_was_told_and_knows_what_still_waits(tmp_path: Path) -> None:
+    journal = DeviceJournal(device(tmp_path))
+    journal.device.outcomes.write_text(
+        outcome(1, reference=0, offload=True)
+        + outcome(2, reference=1, offload=True)
+        + correction(1, prediction=1, agreed=True)
+    )
+    journal.read(0.0)
+    assert not journal.waiting_before(1)
+    assert journal.waiting_before(2)
+    journal.close(1)
+    assert [answer.sample_id for answer in journal.answers] == ["id-1"]
+    assert journal.unanswered() == 0

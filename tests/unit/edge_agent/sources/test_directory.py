@@ -129,3 +129,17 @@ def test_directory_survives_a_file_that_somebody_takes_away(tmp_path):
 def test_directory_that_is_missing_is_a_settings_error(tmp_path):
     with pytest.raises(SettingsError, match="does not exist: create it"):
         next(open_source(DirectorySettings(kind="directory", path=tmp_path / "no"), Event()))
+
+
+def test_directory_leaves_folders_in_done_alone(tmp_path):
+    (tmp_path / "done" / "mine").mkdir(parents=True)
+    put(tmp_path, "a.npy", 1, age=1)
+    take(tmp_path, 1, keep=0)
+    assert names(tmp_path / "done") == []
+    assert (tmp_path / "done" / "mine").is_dir()
+
+
+def test_directory_that_may_not_be_written_is_a_settings_error(tmp_path):
+    (tmp_path / "done").write_text("in the way")
+    with pytest.raises(SettingsError, match="cannot be made"):
+        next(open_source(DirectorySettings(kind="directory", path=tmp_path), Event()))

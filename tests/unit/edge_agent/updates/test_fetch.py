@@ -121,12 +121,19 @@ async def test_download_starts_over_when_more_is_there_than_was_offered(bench):
     assert bench.offsets == [0]
 
 
-async def test_download_with_spoilt_bytes_on_disk_fails_once_and_is_clean_the_next_time(bench):
-    bench.target.write_bytes(b"\xff" * 4000)
-    with pytest.raises(BundleError):
-        await bench.download()
+@pytest.mark.parametrize("length", [4000, SIZE])
+async def test_download_with_spoilt_bytes_on_disk_is_fetched_again_whole(bench, length):
+    bench.target.write_bytes(b"\xff" * length)
     await bench.download()
     assert bench.target.read_bytes() == DATA
+    assert bench.offsets[-1] == 0
+
+
+async def test_download_with_spoilt_bytes_and_another_hash_ends_after_one_more_try(bench):
+    bench.target.write_bytes(b"\xff" * 4000)
+    with pytest.raises(BundleError, match="its sha256 differs"):
+        await bench.download(sha256="0" * 64)
+    assert bench.offsets == [4000, 0]
 
 
 async def test_download_that_stalls_is_cut_off(tmp_path):
@@ -203,6 +210,15 @@ async def test_http_nobody_there_is_said(bench):
     bench.settings = UpdateSettings(download_tries=1)
     with pytest.raises(DownloadFailed, match="cannot be fetched"):
         await bench.download(fetcher=HttpFetcher(), url=f"http://127.0.0.1:{free_port()}/b")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1/b", "http://host:99999/b", f"http://{'a' * 70}.example/b", "http://a..b/"]
+)
+async def test_http_impossible_address_is_said(bench, url):
+    bench.settings = UpdateSettings(download_tries=1)
+    with pytest.raises(DownloadFailed, match="cannot be fetched"):
+        await bench.download(fetcher=HttpFetcher(), url=url)
 
 
 async def test_http_server_that_ignores_the_range_does_not_spoil_the_file(bench, server, http):

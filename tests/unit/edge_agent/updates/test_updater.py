@@ -196,7 +196,7 @@ async def refused(device, chain, failure, said, reference):
     assert device.reports() == [failed(failure)]
     (report,) = device.outbox.waiting()
     assert said in report.message
-    assert device.leftovers() == []
+    assert all((device.folder / "tasks/digits" / name).stat().st_size == 0 for name in device.leftovers())
     device.start()
     await device.updater.resume()
     assert device.running == ("factory", "3")
@@ -330,6 +330,30 @@ async def test_failed_bundle_is_not_tried_again_until_the_wish_is_renewed(device
     assert device.chain == []
     await device.updater.offer(reference, 6)
     assert device.running == ("v2", "2")
+
+
+async def test_failed_download_goes_on_from_its_bytes_at_the_next_offer(device):
+    reference = device.offer_of("v2", shift=1)
+    device.fetcher.cut_after = [3000]
+    await device.updater.offer(reference, 5)
+    assert device.reports() == [failed(UpdateFailure.DOWNLOAD)]
+    await device.updater.offer(reference, 5)
+    assert [offset for _, offset in device.fetcher.requests] == [0, 3000]
+    assert device.running == ("v2", "2")
+    assert device.leftovers() == []
+
+
+async def test_fault_of_our_own_ends_the_update_with_a_report_and_the_old_model_runs(device):
+    async def fails(_folder, *, timeout_s):
+        raise ZeroDivisionError(f"nobody foresaw this within {timeout_s} s")
+
+    device.self_test = fails
+    device.start()
+    await device.updater.offer(device.offer_of("v2", shift=1), 1)
+    assert device.chain == ["verifying", "downloading", "staging", "rolling_back", "reporting", "idle"]
+    assert device.reports() == [failed(UpdateFailure.INTERNAL)]
+    assert device.running == ("factory", "3")
+    assert device.leftovers() == []
 
 
 async def test_failed_download_is_tried_again_when_the_same_wish_comes_again(device):
