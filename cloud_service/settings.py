@@ -153,13 +153,7 @@ class CloudSettings(Settings):
             name: task.model_copy(update={"teacher": folder / task.teacher, "base_data": folder / task.base_data})
             for name, task in settings.tasks.items()
         }
-        broker = settings.broker.model_copy(
-            update={
-                key: folder / value
-                for key in ("ca_file", "cert_file", "key_file")
-                if (value := getattr(settings.broker, key)) is not None
-            }
-        )
+        broker = settings.broker.relative_to(folder)
         return settings.model_copy(update={"data_dir": folder / settings.data_dir, "tasks": tasks, "broker": broker})
 
     @property

@@ -159,7 +159,7 @@ class EdgeAgent:
             StateInUse, NoWorkingModel, StorageFull: see `__init__`.
         """
         if not isinstance(settings, AgentSettings):
-            settings = AgentSettings.load(Path(settings), overrides=overrides)
+            settings = AgentSettings.read(Path(settings), overrides=overrides)
         return cls(settings, on_outcome=on_outcome, on_correction=on_correction).start()
 
     def start(self) -> Self:

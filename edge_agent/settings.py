@@ -1,9 +1,10 @@
-"""The agent's settings: `agent.toml` < environment (`EDGE_AGENT__…`) < `--set`."""
+"""The agent's settings: `agent.toml` < environment (`EDGE_AGENT__…`) < `--set`; paths are relative to the file."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -152,3 +153,29 @@ class AgentSettings(Settings):
     outcomes: OutcomeSettings = OutcomeSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     updates: UpdateSettings = UpdateSettings()
+
+    @classmethod
+    def read(cls, path: Path, *, overrides: Sequence[str] = ()) -> Self:
+        """Load a settings file; its relative paths become relative to its folder.
+
+        Raises:
+            SettingsError: see `Settings.load`.
+        """
+        folder = path.absolute().parent
+        settings = cls.load(path, overrides=overrides)
+        outcomes = settings.outcomes
+        if outcomes.path is not None and str(outcomes.path) != "-":
+            outcomes = outcomes.model_copy(update={"path": folder / outcomes.path})
+        return settings.model_copy(
+            update={
+                "state_dir": folder / settings.state_dir,
+                "broker": settings.broker.relative_to(folder),
+                "outcomes": outcomes,
+                "tasks": {name: _relative_to(folder, task) for name, task in settings.tasks.items()},
+            }
+        )
+
+
+def _relative_to(folder: Path, task: TaskSettings) -> TaskSettings:
+    sources = tuple(source.model_copy(update={"path": folder / source.path}) for source in task.sources)
+    return task.model_copy(update={"bundle": folder / task.bundle, "sources": sources})

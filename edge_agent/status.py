@@ -19,7 +19,7 @@ def read_status(config: Path, overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         SettingsError: the settings cannot be used.
     """
-    settings = AgentSettings.load(config, overrides=overrides)
+    settings = AgentSettings.read(config, overrides=overrides)
     return {
         "site": settings.site,
         "device": settings.device,

@@ -68,6 +68,11 @@ class BrokerSettings(Section):
     def address(self) -> str:
         return f"{self.host}:{self.port}"
 
+    def relative_to(self, folder: Path) -> BrokerSettings:
+        """The same, its relative file names below `folder`."""
+        names = ("ca_file", "cert_file", "key_file")
+        return self.model_copy(update={n: folder / file for n in names if (file := getattr(self, n)) is not None})
+
     @model_validator(mode="after")
     def _fit_together(self) -> BrokerSettings:
         if self.reconnect_first_s > self.reconnect_cap_s:

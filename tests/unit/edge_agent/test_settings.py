@@ -143,3 +143,28 @@ def test_every_setting_is_documented():
         pytest.skip("no page describes the agent's settings one by one yet")
     missing = sorted(name for name in every_setting(AgentSettings) if not re.search(rf"\b{name}\b", text))
     assert missing == []
+
+
+def test_relative_paths_are_below_the_settings_file(tmp_path):
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        """
+site = "s"
+device = "d"
+state_dir = "state"
+outcomes = { path = "out.jsonl" }
+broker = { ca_file = "ca.pem" }
+[tasks.digits]
+bundle = "factory.bundle"
+[[tasks.digits.sources]]
+kind = "replay"
+path = "/data/stream.npz"
+"""
+    )
+    settings = AgentSettings.read(file)
+    assert settings.state_dir == tmp_path / "state"
+    assert settings.outcomes.path == tmp_path / "out.jsonl"
+    assert settings.broker.ca_file == tmp_path / "ca.pem"
+    assert settings.tasks["digits"].bundle == tmp_path / "factory.bundle"
+    assert settings.tasks["digits"].sources[0].path == Path("/data/stream.npz")
+    assert str(AgentSettings.read(file, overrides=["outcomes.path=-"]).outcomes.path) == "-"
