@@ -47,10 +47,13 @@ def test_factory_student_has_seen_source_pictures_only(built):
 def test_factory_asks_more_often_than_the_loops_student_may(built):
     _, report, _ = built
     assert report.expected_offload_rate == pytest.approx(0.25, abs=0.01)
+    differ = {"offload_floor", "offload_budget", "gate"}
     settings = report.lineage["settings"]
-    assert {k: v for k, v in settings.items() if k not in {"offload_floor", "offload_budget"}} == {
-        k: v for k, v in QUICK.model_dump(mode="json").items() if k not in {"offload_floor", "offload_budget"}
+    expected = QUICK.model_dump(mode="json")
+    assert {k: v for k, v in settings.items() if k not in differ} == {
+        k: v for k, v in expected.items() if k not in differ
     }
+    assert settings["gate"] == {**expected["gate"], "max_model_bytes": 8192}
 
 
 def test_factory_built_again_gives_the_same_bundle(built, tmp_path):

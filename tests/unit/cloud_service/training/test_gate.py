@@ -24,7 +24,7 @@ def with_(**changes):
 
 
 def test_gate_lets_a_better_candidate_through():
-    decision = decide(GOOD, GateRules())
+    decision = decide(GOOD, GateRules(max_model_bytes=8192))
     assert decision.passed
     assert decision.reasons == ()
 
@@ -42,7 +42,7 @@ def test_gate_lets_a_better_candidate_through():
     ],
 )
 def test_gate_passes_at_the_edge_of_every_rule(numbers):
-    assert decide(numbers, GateRules()).reasons == ()
+    assert decide(numbers, GateRules(max_model_bytes=8192)).reasons == ()
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_gate_passes_at_the_edge_of_every_rule(numbers):
     ],
 )
 def test_gate_stops_a_candidate_that_breaks_a_rule_and_says_which(numbers, said):
-    decision = decide(numbers, GateRules())
+    decision = decide(numbers, GateRules(max_model_bytes=8192))
     assert not decision.passed
     assert len(decision.reasons) == 1
     assert said in decision.reasons[0]
@@ -74,11 +74,15 @@ def test_gate_stops_a_candidate_that_breaks_a_rule_and_says_which(numbers, said)
 
 def test_gate_lists_every_broken_rule():
     worse = Measured(base_accuracy=0.5, field_agreement=0.5)
-    assert len(decide(with_(candidate=worse, model_bytes=10**6), GateRules()).reasons) == 3
+    assert len(decide(with_(candidate=worse, model_bytes=10**6), GateRules(max_model_bytes=8192)).reasons) == 3
 
 
 def test_tolerances_are_settings():
     worse = with_(candidate=Measured(base_accuracy=0.93, field_agreement=0.96), base_error=0.005)
-    assert not decide(worse, GateRules()).passed
+    assert not decide(worse, GateRules(max_model_bytes=8192)).passed
     assert decide(worse, GateRules(base_tolerance=0.02)).passed
     assert decide(worse, GateRules(noise=2.0)).passed
+
+
+def test_gate_without_a_size_limit_lets_any_size_through():
+    assert decide(with_(model_bytes=10**9), GateRules()).passed
