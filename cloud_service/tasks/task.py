@@ -60,8 +60,8 @@ class TrainingSettings(Section):
         calibration_samples: inputs, at most, that set the quantization ranges.
         agreement_goal: share of final answers (own or the verdict) that should equal the teacher's.
         offload_floor: smallest expected fraction of samples offloaded as hard, where the goal would do with less.
-        offload_budget: largest expected fraction of samples offloaded as hard, whatever the goal says. Expected from a
-            few hundred uploads, it has a standard error of about 2 points: keep two of them below a limit that must hold.
+        offload_budget: largest expected fraction of samples offloaded as hard, whatever the goal says. Expected from
+            a few hundred uploads, it has a standard error of 2 points: keep two of them below a limit that must hold.
         golden_samples: inputs recorded for the device's self-test.
         min_samples: start a job by itself when this many new samples are stored; 0: by hand.
         keep_samples: the newest uploads that a job trains on, at most.
