@@ -112,7 +112,7 @@ class Answering:
         return not (self._under_way or self._storing or not self._frames.empty())
 
     async def take(self, frame: Frame) -> None:
-        """Queue a frame; waits while the queue is full, so that the broker holds the rest."""
+        """Queue a frame; waits while the queue is full: the connection's own queue fills then, and discards."""
         await self._frames.put(frame)
 
     async def run(self) -> None:

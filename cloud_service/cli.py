@@ -92,7 +92,7 @@ def broker(
 
 @app.command()
 def demo(
-    seed: Annotated[int, typer.Option(min=0, help="Of every random choice.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of data and training; devices draw their audits freely.")] = 0,
     devices: Annotated[int, typer.Option(min=1, max=50, help="Edge agents to start.")] = 3,
     report: Annotated[Path | None, typer.Option(help="Write the JSON report here.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the plot here (.png or .svg).")] = None,

@@ -74,10 +74,16 @@ class Fleet:
             await self._store(seen)
         except (StorageFull, StoreError) as err:
             self._outage.begin(err)
-            self._seen = {**seen, **self._seen}
-            self._news.set()
+            self._keep(seen)
         else:
             self._outage.end()
+
+    def _keep(self, older: dict[str, _Seen]) -> None:
+        """Put back what could not be stored, under what came since."""
+        for device, old in older.items():
+            new = self._seen.setdefault(device, _Seen())
+            new.at, new.state, new.telemetry = new.at or old.at, new.state or old.state, new.telemetry or old.telemetry
+        self._news.set()
 
     async def devices(self) -> list[Device]:
         """Every device, by name."""

@@ -161,13 +161,20 @@ class Ingest:
             case Channel.STATE if not payload:
                 log.info("device %s was removed from the broker's memory", topic.device)
             case Channel.STATE:
-                self._fleet.saw(topic.device, messages.decode(DeviceState, payload))
+                await self._observe(topic.device, messages.decode(DeviceState, payload))
             case Channel.TELEMETRY:
                 self._fleet.saw(topic.device, messages.decode(Telemetry, payload))
             case Channel.REPORT:
                 await self._settle(topic.device, messages.decode(Report, payload))
             case other:
                 self._faults.note("topic", f"device {topic.device}: nothing is expected on {other.value}")
+
+    async def _observe(self, device: str, state: DeviceState) -> None:
+        self._fleet.saw(device, state)
+        try:
+            await self._rollouts.observe(device, state)
+        except (StorageFull, StoreError) as err:
+            log.warning("device %s: whether its state settles a deployment is not known: %s", device, err)
 
     async def _settle(self, device: str, report: Report) -> None:
         self._fleet.saw(device)

@@ -18,6 +18,8 @@ from shared.mqtt import BrokerSettings
 from shared.settings import Section, Settings
 
 Limit = Annotated[int, Field(ge=1)]
+# Addresses to listen on that are none to connect to.
+_EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104  # refused below unless there is a better one
 
 
 class HttpSettings(Section):
@@ -25,7 +27,7 @@ class HttpSettings(Section):
 
     Attributes:
         host, port: where it listens; port 0: any free one, named in the log.
-        public_url: the address under which devices fetch bundles; empty: http://host:port.
+        public_url: the address under which devices fetch bundles; empty: http://host:port, where that is one.
         max_body_bytes: of a request that is not a model.
         max_model_bytes: of an uploaded bundle or ONNX file.
     """
@@ -35,6 +37,15 @@ class HttpSettings(Section):
     public_url: str = ""
     max_body_bytes: Limit = 1024**2
     max_model_bytes: Limit = 512 * 1024**2
+
+    @model_validator(mode="after")
+    def _devices_can_fetch(self) -> Self:
+        if not self.public_url and (self.port == 0 or self.host in _EVERYWHERE):
+            raise ValueError(
+                f"devices cannot fetch bundles from {self.host}:{self.port}: "
+                'set public_url to the address they reach, such as "http://cloud.example:8080"'
+            )
+        return self
 
     @property
     def base_url(self) -> str:

@@ -43,7 +43,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
             raise
         allow = {"Allow": err.headers["Allow"]} if "Allow" in err.headers else None
         return problem(err.status, err.text or err.reason, headers=allow)
-    except asyncio.CancelledError:
+    # The caller went away, or the service is ending: nobody is left to answer.
+    except (asyncio.CancelledError, ConnectionError):
         raise
     # A defect must not show its insides to the caller; the log gets them whole.
     except Exception:

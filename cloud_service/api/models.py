@@ -61,13 +61,15 @@ async def push_model(request: web.Request) -> ModelDetail:
 
 
 async def _wrapped(domain: Domain, folder: Path, parts: dict[str, Path]) -> Path:
+    if parts["description"].stat().st_size > domain.settings.max_body_bytes:
+        raise BodyTooLarge("the description is over the limit of [http] max_body_bytes")
     description = parse_description(parts["description"].read_bytes())
     task = domain.tasks.get(description.task)
     file = folder / "wrapped.bundle"
     await asyncio.to_thread(
         wrap,
         file,
-        model=parts["model"].read_bytes(),
+        model=await asyncio.to_thread(parts["model"].read_bytes),
         description=description,
         labels=task.labels if task else None,
         samples=await asyncio.to_thread(_public_samples, task) if task else (),

@@ -189,7 +189,7 @@ class SampleScope(Resource):
 
     task: Name | None = None
     device: Name | None = None
-    label: Annotated[int, Field(ge=0)] | None = None
+    label: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     reason: Annotated[str, Field(max_length=32)] | None = None
 
 

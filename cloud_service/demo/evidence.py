@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -68,6 +68,14 @@ def gather(scene: Scene) -> Report:
     )
 
 
+def lost(answers: Sequence[Answer], *, stored: Collection[str]) -> set[str]:
+    """Ids of samples that should have gone up and were dropped, never answered, or (but for test images) not kept."""
+    sent = [answer for answer in answers if answer.offloaded]
+    unanswered = {answer.sample_id for answer in sent if answer.verdict is None}
+    not_stored = {answer.sample_id for answer in sent if not answer.exam}.difference(stored)
+    return {answer.sample_id for answer in answers if answer.dropped} | unanswered | not_stored
+
+
 def draw_plot(file: Path, scene: Scene, result: Report) -> None:
     """The report as a picture."""
     swaps = [at for journal in scene.journals if (at := _swapped_at(journal.answers)) is not None]
@@ -92,13 +100,10 @@ def _facts(file: Path, scene: Scene) -> ModelFacts:
 def _update_facts(scene: Scene) -> UpdateFacts:
     created = min(_time(row["created_at"]) for row in scene.deployments)
     finished = max(_time(row["finished_at"]) for row in scene.deployments)
-    stored = _stored_ids(scene.client)
-    answers = [answer for journal in scene.journals for answer in journal.answers if answer.offloaded]
-    unanswered = {a.sample_id for a in answers if a.verdict is None}
-    not_stored = {a.sample_id for a in answers if not a.exam} - stored
+    answers = [answer for journal in scene.journals for answer in journal.answers]
     return UpdateFacts(
         seconds_to_all_devices=(finished - created).total_seconds(),
-        lost_samples=len(unanswered | not_stored),
+        lost_samples=len(lost(answers, stored=_stored_ids(scene.client))),
         interrupted_inferences=sum(journal.missing() for journal in scene.journals) + _errors(scene),
         longest_near_swap_ms=max(measure.longest_near_swap_ms(journal.answers) for journal in scene.journals),
     )

@@ -18,6 +18,7 @@ class Answer:
 
     Attributes:
         at_s: seconds since the demo's devices started.
+        dropped: it should have gone up, and the device's spool took no more.
         verdict: the teacher's answer, once it came.
     """
 
@@ -27,6 +28,7 @@ class Answer:
     reference: int
     prediction: int
     offloaded: bool
+    dropped: bool
     audit: bool
     version: str
     infer_us: float
@@ -122,6 +124,7 @@ class DeviceJournal:
                 reference=record["reference"],
                 prediction=record["edge_prediction"],
                 offloaded=record["action"] == "offload",
+                dropped=record["action"] == "drop",
                 audit=record["reason"] == "audit",
                 version=record["bundle_version"],
                 infer_us=record["infer_us"],

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 from shared.errors import EdgeloopError
@@ -84,6 +84,19 @@ class Processes:
     ) -> None:
         for name in reversed(list(self._running)):
             self.stop([name])
+
+
+def end_in_order_when_told() -> None:
+    """Let SIGTERM and SIGHUP (a closed terminal) leave through the `with` blocks.
+
+    The processes have sessions of their own and would live on.
+    """
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
 
 
 def free_port() -> int:

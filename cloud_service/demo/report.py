@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from cloud_service.demo.measure import Standing
+from cloud_service.demo.stage import EXAM_AUDITS, STREAM_AUDITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class ModelFacts:
 class UpdateFacts:
     """Attributes:
     seconds_to_all_devices: from the deployment to the last device's report.
-    lost_samples: offloaded and neither answered nor stored.
+    lost_samples: dropped by a device, or offloaded and not answered, or of the stream and not stored.
     interrupted_inferences: samples that a device took and did not answer.
     longest_near_swap_ms: the longest `infer` within 20 samples of a swap.
     """
@@ -123,8 +124,13 @@ class Report:
             ),
             (
                 f"Bytes: samples {sent.samples:,}, verdicts {sent.verdicts:,}, update {sent.update:,}, telemetry "
-                f"{sent.telemetry:,}; {share:.0%} of the {sent.send_everything:,} that sending everything would take, "
-                f"nearly all before the update: from now on {self.after[0].offload_rate:.1%} of the samples go up."
+                f"{sent.telemetry:,}; together {share:.0%} of the {sent.send_everything:,} that sending every sample "
+                "would take."
+            ),
+            (
+                f"Of the field test set {self.before[0].offload_rate:.1%} went up at first and "
+                f"{self.after[0].offload_rate:.1%} after the update, with audits of {EXAM_AUDITS:.0%} "
+                f"(the stream is audited at {STREAM_AUDITS:.0%}, to learn from)."
             ),
         ]
 

@@ -11,8 +11,6 @@ after      the same held-out field images again
 
 from __future__ import annotations
 
-import signal
-import sys
 import tempfile
 from pathlib import Path
 
@@ -21,11 +19,10 @@ from rich.console import Console
 from cloud_service.demo import data as datasets
 from cloud_service.demo.data import Split
 from cloud_service.demo.evidence import draw_plot, gather, write_report
-from cloud_service.demo.processes import Processes
+from cloud_service.demo.processes import Processes, end_in_order_when_told
 from cloud_service.demo.story import DemoFailed, Story
 from cloud_service.demo.view import Screen
 
-_ENDED_BY_SIGTERM = 143
 _INTRODUCTION = """[bold]edgeloop demo[/bold], seed {seed}: {devices} edge agents, a broker, a service, all processes.
 The factory trained an int8 student on MNIST digits. The field is Optdigits: other writers, scanner and country.
 The teacher has also seen {labelled} labelled field images; devices and new student get no field label at all."""
@@ -44,10 +41,10 @@ def run_demo(
     """Run the whole story; returns the exit code 0.
 
     Raises:
+        SystemExit: SIGTERM or SIGHUP came; everything is ended first.
         EdgeloopError: a part of it failed, or the new student did not reach the devices; the message says where.
     """
-    # Ended by SIGTERM, the demo ends its processes all the same.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_ENDED_BY_SIGTERM))
+    end_in_order_when_told()
     console = Console(highlight=False)
     folder = _work_folder(work_dir)
     data = datasets.load(seed, Split(split))

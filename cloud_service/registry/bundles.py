@@ -19,6 +19,7 @@ from cloud_service.storage.database import Database, utc_now
 from cloud_service.storage.models import Bundle
 from cloud_service.tasks.task import TaskDefinition
 from shared import atomic, bundle
+from shared.bundle import BundleInfo
 from shared.errors import BundleError
 from shared.manifest import Manifest
 
@@ -46,6 +47,8 @@ class Registry:
         self._folder = folder
         self._tasks = tasks
         self._now = now
+        # One import at a time: two of the same file would write through one temporary name.
+        self._importing = asyncio.Lock()
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"{_SCRATCH}*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -61,26 +64,8 @@ class Registry:
         info = await asyncio.to_thread(bundle.inspect, file)
         manifest = info.manifest
         self._check(manifest)
-        async with self._database.reading() as session:
-            known = await _find(session, manifest.task, manifest.version)
-        if known is None:
-            await asyncio.to_thread(_copy, file, self.file(info.sha256))
-            async with self._database.writing() as session:
-                known = await _find(session, manifest.task, manifest.version)
-                if known is None:
-                    known = Bundle(
-                        task=manifest.task,
-                        version=manifest.version,
-                        sha256=info.sha256,
-                        size_bytes=info.size_bytes,
-                        parent=manifest.parent,
-                        manifest=manifest.model_dump(mode="json"),
-                        origin=origin,
-                        shippable=shippable,
-                        created_at=self._now(),
-                    )
-                    session.add(known)
-                    log.info("task %s: version %s is in the registry (%s)", known.task, known.version, origin)
+        async with self._importing:
+            known = await self._imported(file, info, origin=origin, shippable=shippable)
         if known.sha256 != info.sha256:
             raise Conflict(
                 f"task {manifest.task!r} has another bundle as version {manifest.version!r}: "
@@ -115,6 +100,35 @@ class Registry:
         """A folder on the same disk that is gone when the block ends."""
         with TemporaryDirectory(prefix=_SCRATCH, dir=self._folder, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
+
+    async def _imported(self, file: Path, info: BundleInfo, *, origin: str, shippable: bool) -> Bundle:
+        """The entry of this task and version, made where there is none; a file that was lost is put back."""
+        manifest, target = info.manifest, self.file(info.sha256)
+        async with self._database.reading() as session:
+            known = await _find(session, manifest.task, manifest.version)
+        if known is not None and known.sha256 != info.sha256:
+            return known
+        if not await asyncio.to_thread(target.exists):
+            await asyncio.to_thread(_copy, file, target)
+        if known is not None:
+            return known
+        async with self._database.writing() as session:
+            known = await _find(session, manifest.task, manifest.version)
+            if known is None:
+                known = Bundle(
+                    task=manifest.task,
+                    version=manifest.version,
+                    sha256=info.sha256,
+                    size_bytes=info.size_bytes,
+                    parent=manifest.parent,
+                    manifest=manifest.model_dump(mode="json"),
+                    origin=origin,
+                    shippable=shippable,
+                    created_at=self._now(),
+                )
+                session.add(known)
+                log.info("task %s: version %s is in the registry (%s)", known.task, known.version, origin)
+        return known
 
     def _check(self, manifest: Manifest) -> None:
         task = self._tasks.get(manifest.task)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, and_, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud_service.downlink import Downlink
@@ -17,7 +17,7 @@ from cloud_service.errors import Conflict, RequestInvalid
 from cloud_service.storage.database import Database, utc_now
 from cloud_service.storage.models import Bundle, Deployment, DeploymentState, Device
 from shared.errors import ConnectionLost
-from shared.messages import BundleReference, Desired, Report, Target, UpdateOutcome
+from shared.messages import BundleReference, Desired, DeviceState, Report, Target, UpdateOutcome
 from shared.topics import Channel, is_name
 
 log = logging.getLogger(__name__)
@@ -103,13 +103,38 @@ class Rollouts:
                 return
             activated = report.outcome is UpdateOutcome.ACTIVATED
             state = DeploymentState.ACTIVATED if activated else DeploymentState.FAILED
-            if row.state == state and row.finished_at is not None:
+            if row.state == state and row.seconds is not None:
                 return
+            # Where the device's state was first, its time stands.
+            row.finished_at = row.finished_at if row.state == state and row.finished_at else self._now()
             row.state, row.failure, row.message = state.value, report.failure.value, report.message
-            row.seconds, row.finished_at = report.seconds, self._now()
+            row.seconds = report.seconds
         detail = "" if activated else f": {report.failure.value}: {report.message}"
         level = logging.INFO if activated else logging.WARNING
         log.log(level, "device %s: %s %s %s%s", device, report.task, report.version, state.value, detail)
+
+    async def observe(self, device: str, state: DeviceState) -> None:
+        """Settle what waits for a device that says it runs the bundle already: its report may be lost, or never come.
+
+        Raises:
+            StorageFull, StoreError: it is not stored; the device's next state does it.
+        """
+        runs = [
+            and_(Deployment.task == task, Deployment.sha256 == running.bundle_sha256)
+            for task, running in state.tasks.items()
+        ]
+        if not runs:
+            return
+        which = (Deployment.device == device, Deployment.state == DeploymentState.PENDING.value, or_(*runs))
+        async with self._database.reading() as session:
+            waiting = list(await session.scalars(select(Deployment).where(*which)))
+        if not waiting:
+            return
+        settled = {"state": DeploymentState.ACTIVATED.value, "message": "its state says that it runs this"}
+        async with self._database.writing() as session:
+            await session.execute(update(Deployment).where(*which).values(**settled, finished_at=self._now()))
+        for row in waiting:
+            log.info("device %s: %s %s activated, as its state says", device, row.task, row.version)
 
     async def deployments(self, which: DeploymentFilter, *, limit: int = 1_000) -> list[Deployment]:
         """Newest first."""

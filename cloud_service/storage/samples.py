@@ -214,23 +214,26 @@ class SampleStore:
         return int(row[0]), int(row[1] or after)
 
     async def training_set(self, task: str, *, limit: int) -> TrainingSet | None:
-        """The newest `limit` answered samples of a task; None when there is none.
+        """The newest `limit` answered samples of a task that are alike; None when there is none.
+
+        A task whose input or labels were changed has older samples of another shape; they are left out.
 
         Raises:
-            StoreError: the database or the blob store failed, or a payload is missing.
+            NotFound: a payload is missing.
+            StoreError: the database or the blob store failed.
         """
         where = (Sample.task == task, Sample.label.is_not(None))
         async with self._database.reading() as session:
             query = select(Sample).where(*where).order_by(Sample.number.desc()).limit(limit)
             rows = sorted(await session.scalars(query), key=lambda row: row.number)
-        # A task whose labels were changed may have older answers of another width.
-        rows = [row for row in rows if len(row.probabilities or b"") == len(rows[-1].probabilities or b"")]
         if not rows:
             return None
         tensors: list[Array] = []
         for at in range(0, len(rows), _AT_ONCE):
             tensors += await asyncio.gather(*(self.tensor(row) for row in rows[at : at + _AT_ONCE]))
-        return await asyncio.to_thread(_training_set, rows, tensors)
+        kinds = [_kind(row, tensor) for row, tensor in zip(rows, tensors, strict=True)]
+        alike = [index for index, kind in enumerate(kinds) if kind == kinds[-1]]
+        return await asyncio.to_thread(_training_set, [rows[i] for i in alike], [tensors[i] for i in alike])
 
 
 def answer_of(row: Sample) -> Answer | None:
@@ -238,6 +241,10 @@ def answer_of(row: Sample) -> Answer | None:
     if row.probabilities is None or row.teacher is None:
         return None
     return Answer(np.frombuffer(row.probabilities, dtype="<f4"), row.teacher)
+
+
+def _kind(row: Sample, tensor: Array) -> tuple[object, ...]:
+    return len(row.probabilities or b""), tensor.shape, tensor.dtype
 
 
 def _training_set(rows: Sequence[Sample], tensors: Sequence[Array]) -> TrainingSet:

@@ -56,7 +56,8 @@ class TrainingSettings(Section):
         beta: weight of the cross-entropy with the label (base data) or the verdict's answer (uploads).
         views: augmented copies of each sample whose teacher logits are computed once, the sample itself included.
         upload_share: fraction of a batch drawn from the uploads; the rest replays the base data.
-        folds: parts of the uploads; each is scored by a student that never saw it. 0 and 1: none.
+        folds: parts of the uploads; each is scored by a student that never saw it. 0 and 1, or fewer than two uploads
+            a part: none; temperature and threshold then come from the held-out base samples.
         calibration_samples: inputs, at most, that set the quantization ranges.
         agreement_goal: share of final answers (own or the verdict) that should equal the teacher's.
         offload_floor: smallest expected fraction of samples offloaded as hard, where the goal would do with less.

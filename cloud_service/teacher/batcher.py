@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -65,7 +65,7 @@ class Batcher:
     async def _answer(self, batch: list[tuple[Array, asyncio.Future[Array]]], thread: ThreadPoolExecutor) -> None:
         if not batch:
             return
-        samples = np.stack([sample for sample, _ in batch])
+        samples = [sample for sample, _ in batch]
         try:
             outputs = await asyncio.get_running_loop().run_in_executor(thread, self._checked, samples)
         except Exception as err:  # noqa: BLE001  # foreign code: whatever it raises fails its samples, never the service
@@ -89,8 +89,9 @@ class Batcher:
             error.__cause__ = err
             future.set_exception(error)
 
-    def _checked(self, samples: Array) -> Array:
-        outputs = self._infer(samples)
+    def _checked(self, samples: Sequence[Array]) -> Array:
+        # Stored samples may be of another shape than the task has now: that fails them, one by one, not the service.
+        outputs = self._infer(np.stack(samples))
         if len(outputs) != len(samples):
             raise RuntimeError(f"the model gave {len(outputs)} rows for {len(samples)} samples")
         return outputs

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -112,8 +113,14 @@ def make_pool(
     )
 
 
+def number_contents(x: Array) -> NDArray[np.int64]:
+    """A number for each sample of [n, *shape], from 0 in order of first appearance; equal samples share one."""
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(sha256(sample.tobytes()).digest(), len(numbers)) for sample in x], np.int64)
+
+
 def assign_folds(count: int, folds: int, *, seed: int) -> NDArray[np.int64]:
-    """A fold 0..folds−1 for each of `count` uploads, sizes within one of each other; −1 for all when there are none."""
+    """A fold 0..folds−1 for each of `count` contents, sizes within one of each other; −1 for all: there are none."""
     if folds < 2 or count < 2 * folds:
         return np.full(count, -1, dtype=np.int64)
     order = np.random.default_rng(seed).permutation(count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,27 @@ Runner = Callable[[Array], Floats]
 
 _BINS = 15
 _LATENCY_ROUNDS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """Samples of the field as one model answers them, or what stands in for them.
+
+    Attributes:
+        x: raw samples [n, *shape].
+        logits: float32 [n, C], the model's.
+        answers: int64 [n], the teacher's.
+        weight: float32 [n], how many of the stream each stands for.
+    """
+
+    x: Array
+    logits: Floats
+    answers: Labels
+    weight: Floats
+
+    def rows(self, chosen: NDArray[np.bool_]) -> Field:
+        """Only these."""
+        return Field(self.x[chosen], self.logits[chosen], self.answers[chosen], self.weight[chosen])
 
 
 def open_runner(model: Path | bytes) -> Runner:

@@ -21,6 +21,7 @@ class Incumbent:
         temperature: its manifest's.
         threshold: its manifest's.
         model_bytes: size of its model.onnx.
+        newest_upload: order of the newest upload it learnt from, −1 when none is known.
     """
 
     version: str
@@ -28,6 +29,7 @@ class Incumbent:
     temperature: float
     threshold: float | None
     model_bytes: int
+    newest_upload: int
 
 
 def open_incumbent(file: Path, folder: Path, task: TaskDefinition) -> Incumbent | None:
@@ -46,10 +48,12 @@ def open_incumbent(file: Path, folder: Path, task: TaskDefinition) -> Incumbent 
             f"{len(manifest.labels)} labels; the request's task {task.name} differs"
         )
     model = folder / bundle.MODEL
+    newest = manifest.lineage.get("newest_upload")
     return Incumbent(
         version=manifest.version,
         run=open_runner(model),
         temperature=manifest.temperature,
         threshold=manifest.threshold,
         model_bytes=model.stat().st_size,
+        newest_upload=newest if isinstance(newest, int) else -1,
     )

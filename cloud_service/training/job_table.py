@@ -74,14 +74,15 @@ class JobTable:
         async with self._database.reading() as session:
             return await session.scalar(query)
 
-    async def change(self, job_id: str, values: Mapping[str, object]) -> None:
-        """Set columns of a job; one that was cancelled stays as it is."""
+    async def change(self, job_id: str, values: Mapping[str, object]) -> bool:
+        """Set columns of a job; one that was cancelled stays as it is, and False says so."""
         async with self._database.writing() as session:
             row = await session.scalar(select(Job).where(Job.id == job_id))
             if row is None or row.state == JobState.CANCELLED.value:
-                return
+                return False
             for name, value in values.items():
                 setattr(row, name, value)
+        return True
 
     async def end(self, job_id: str, state: JobState, message: str) -> None:
         """Note how a job ended."""

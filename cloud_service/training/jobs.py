@@ -165,7 +165,8 @@ class Jobs:
         if not (folder / REQUEST).exists():
             await self._prepare(row, folder)
         running = {"state": JobState.RUNNING.value, "attempts": row.attempts + 1, "started_at": self._table.now()}
-        await self._table.change(row.id, running)
+        if not await self._table.change(row.id, running):
+            return  # cancelled since it was chosen
         log.info("job %s: task %s trains in %s", row.id, row.task, folder)
         code = await self._follow(row, folder)
         if code != 0:
@@ -253,6 +254,13 @@ class Jobs:
         known = [bundle for bundle in await self._registry.all(task) if bundle.shippable]
         # max keeps the first of equals, and the registry lists the newest first.
         chosen = max(known, key=lambda bundle: running[bundle.sha256], default=None)
+        if running and (chosen is None or not running[chosen.sha256]):
+            log.warning(
+                "task %s: what its devices run is not in the registry, so the candidate is held against %s; "
+                "put theirs in with: edgeloop model push FILE",
+                task,
+                chosen.version if chosen else "nothing",
+            )
         return self._registry.file(chosen.sha256) if chosen else None
 
     async def _version(self, row: Job) -> str:

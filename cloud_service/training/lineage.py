@@ -19,8 +19,14 @@ _LIBRARIES = ("edgeloop", "numpy", "onnx", "onnxruntime", "torch")
 _PR_SET_PDEATHSIG = 1
 
 
-def describe_lineage(task: TaskDefinition, *, samples: Path, parent: str | None) -> dict[str, JsonValue]:
-    """What a bundle's manifest says of its making: hashes of the data, parent, settings, seed, library versions."""
+def describe_lineage(
+    task: TaskDefinition, *, samples: Path, newest_upload: int | None, parent: str | None
+) -> dict[str, JsonValue]:
+    """What a bundle's manifest says of its making: hashes of the data, parent, settings, seed, library versions.
+
+    Args:
+        newest_upload: order of the newest upload it learns from; the next run judges it by later ones.
+    """
     files = {"base_data": task.base_data, "teacher": task.teacher, "samples": samples}
     hashes = {name: sha256_file(path) for name, path in files.items() if path.exists()}
     settings: JsonValue = task.training.model_dump(mode="json")
@@ -28,6 +34,7 @@ def describe_lineage(task: TaskDefinition, *, samples: Path, parent: str | None)
     return {
         "data_sha256": everything,
         "files_sha256": dict(hashes),
+        "newest_upload": newest_upload,
         "parent": parent,
         "student": task.student,
         "augment": task.augment,

@@ -24,7 +24,8 @@ from cloud_service.training.gate import GateDecision
 from cloud_service.training.lineage import die_with_parent
 from cloud_service.training.progress import JsonLines, Progress, Step
 from cloud_service.training.request import ERROR, REPORT, TrainingReport, TrainingRequest, read_request
-from cloud_service.training.stages import Distilled, Evaluated, Packed, Quantized, Run
+from cloud_service.training.results import Distilled, Evaluated, Packed, Quantized
+from cloud_service.training.stages import Run
 from shared import atomic
 from shared.errors import EdgeloopError, SettingsError
 

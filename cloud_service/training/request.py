@@ -36,8 +36,9 @@ class ModelMetrics(Section):
     Attributes:
         base_accuracy: on the held-out base samples, int8 in onnxruntime.
         base_accuracy_per_class: the same by label.
-        field_agreement: with the verdicts on the uploads, weighted to the stream; None without uploads. The
-            candidate's is out of fold (float), the incumbent's its own (int8).
+        field_agreement: with the verdicts on the uploads, weighted to the stream; None without uploads, or with too
+            few to hold some out. The candidate's is out of fold (float), the incumbent's its own (int8), both on the
+            uploads that the incumbent did not learn from, if there are enough.
         field_agreement_per_class: the same by the teacher's answer, unweighted.
         calibration_error: expected, at the model's own temperature, on the uploads, or the base samples without any.
         offload_rate: fraction of the stream at the model's own threshold, estimated from the same samples.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,45 +17,24 @@ from cloud_service.training.incumbent import Incumbent, open_incumbent
 from cloud_service.training.lineage import describe_lineage
 from cloud_service.training.progress import Progress
 from cloud_service.training.request import CANDIDATE, INCUMBENT, SAMPLES, ModelMetrics, TrainingRequest
+from cloud_service.training.results import Distilled, Evaluated, Packed, Quantized
 from shared import atomic, bundle
 from shared.errors import SettingsError
 from shared.manifest import GoldenCheck, Manifest, Outputs
 from shared.uncertainty import Score, hardness, softmax
 
 SCORE = Score.MAX_PROBABILITY
+_ENOUGH = 30  # uploads; from fewer the standard error of a comparison is itself mostly noise
 _STUDENT, _SCORES, _FLOAT, _MODEL = "student.pt", "scores.npz", "float.onnx", "model.onnx"
 
 
 @dataclass(frozen=True, slots=True)
-class Distilled:
-    """What training came to: the uploads that were scored out of fold."""
-
-    uploads: int
-
-
-@dataclass(frozen=True, slots=True)
-class Quantized:
-    """Sizes and fidelity of the int8 file; see `gate.Numbers`."""
-
-    model_bytes: int
-    export_error: float
-    parity_drop: float
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluated:
-    """The numbers of both models; the errors are as in `gate.Numbers`."""
-
-    before: ModelMetrics | None
-    after: ModelMetrics
-    golden_error: float
-    base_error: float = 0.0
-    field_error: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
-    """What every stage sees."""
+    """What every stage sees.
+
+    Attributes:
+        folds: the fold of each upload, −1 for all when there are none.
+    """
 
     task: TaskDefinition
     version: str
@@ -64,16 +43,14 @@ class Run:
     progress: Progress
     base: BaseData
     samples: Samples
+    folds: evaluate.Labels
     incumbent: Incumbent | None
     lineage: dict[str, JsonValue]
 
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """The identity of candidate.bundle."""
-
-    sha256: str
-    size_bytes: int
+    @property
+    def judged_by_uploads(self) -> bool:
+        """Whether uploads are scored out of fold; else there are none, or too few to hold some out."""
+        return bool((self.folds >= 0).any())
 
 
 def prepare(request: TrainingRequest, out: Path, progress: Progress) -> Run:
@@ -87,13 +64,24 @@ def prepare(request: TrainingRequest, out: Path, progress: Progress) -> Run:
     out.mkdir(parents=True, exist_ok=True)
     base, samples = load_base(task), load_samples(out / SAMPLES, task)
     incumbent = open_incumbent(out / INCUMBENT, out / "incumbent", task)
-    lineage = describe_lineage(task, samples=out / SAMPLES, parent=incumbent.version if incumbent else None)
+    lineage = describe_lineage(
+        task,
+        samples=out / SAMPLES,
+        newest_upload=int(samples.order.max()) if len(samples) else None,
+        parent=incumbent.version if incumbent else None,
+    )
     _claim(out / "lineage.json", lineage)
     version = request.version or f"{task.name}-{str(lineage['data_sha256'])[:8]}"
     return Run(
         task=task, version=version, created_at=request.created_at, out=out, progress=progress, base=base,
-        samples=samples, incumbent=incumbent, lineage=lineage,
+        samples=samples, folds=_folds(samples, task), incumbent=incumbent, lineage=lineage,
     )  # fmt: skip
+
+
+def _folds(samples: Samples, task: TaskDefinition) -> evaluate.Labels:
+    """Equal uploads share a fold: a student that learnt one must not be judged on its twin."""
+    same = distill.number_contents(samples.x)
+    return distill.assign_folds(int(same.max(initial=-1)) + 1, task.training.folds, seed=task.training.seed)[same]
 
 
 def _claim(file: Path, lineage: dict[str, JsonValue]) -> None:
@@ -115,9 +103,8 @@ def distil(this: Run) -> Distilled:
         uploads=(samples.x, answers),
         seed=settings.seed,
     )
-    folds = distill.assign_folds(len(samples), settings.folds, seed=settings.seed)
-    students = distill.train(this.task, pool, folds=folds, progress=this.progress)
-    scores = distill.out_of_fold(students, samples.x, folds=folds, classes=len(this.task.labels))
+    students = distill.train(this.task, pool, folds=this.folds, progress=this.progress)
+    scores = distill.out_of_fold(students, samples.x, folds=this.folds, classes=len(this.task.labels))
     with atomic.replacing(this.out / _SCORES) as file:
         np.savez(file, logits=scores)
     with atomic.replacing(this.out / _STUDENT) as file:
@@ -154,24 +141,24 @@ def _calibration_inputs(this: Run) -> distill.Array:
     return np.concatenate(parts)[:wanted]
 
 
-def _field(this: Run) -> tuple[distill.Floats, evaluate.Labels, distill.Floats]:
-    """Out-of-fold logits, the teacher's answers and weights; without uploads the held-out base samples, int8."""
-    if len(this.samples):
+def _field(this: Run) -> evaluate.Field:
+    """The uploads, out of fold; without folds the held-out base samples, int8, against the teacher's answers."""
+    if this.judged_by_uploads:
         with np.load(this.out / _SCORES) as file:
-            return file["logits"], this.samples.teacher_probs.argmax(axis=1), this.samples.weight
-    logits = evaluate.open_runner(this.out / _MODEL)(this.base.x_eval)
-    teacher = evaluate.open_runner(this.task.teacher)(this.base.x_eval)
-    return logits, teacher.argmax(axis=1), np.ones(len(logits), dtype=np.float32)
+            logits = file["logits"]
+        return evaluate.Field(this.samples.x, logits, this.samples.teacher_probs.argmax(axis=1), this.samples.weight)
+    x = this.base.x_eval
+    answers = evaluate.open_runner(this.task.teacher)(x).argmax(axis=1)
+    return evaluate.Field(x, evaluate.open_runner(this.out / _MODEL)(x), answers, np.ones(len(x), dtype=np.float32))
 
 
 def calibrate_student(this: Run) -> Calibration:
     """Choose the temperature and the threshold."""
-    logits, answers, weight = _field(this)
-    settings = this.task.training
+    field, settings = _field(this), this.task.training
     return calibrate.calibrate(
-        logits,
-        answers,
-        weight,
+        field.logits,
+        field.answers,
+        field.weight,
         agreement_goal=settings.agreement_goal,
         offload_floor=settings.offload_floor,
         offload_budget=settings.offload_budget,
@@ -185,7 +172,7 @@ def evaluate_both(this: Run, quantized: Quantized, calibrated: Calibration) -> E
     latencies = evaluate.latencies_us(
         [candidate, *([this.incumbent.run] if this.incumbent else [])], this.base.x_eval[0]
     )
-    field = _field(this)[0]
+    field = _comparable(this, _field(this))
     after = _measure(
         this, candidate, field, temperature=calibrated.temperature, threshold=calibrated.threshold,
         model_bytes=quantized.model_bytes, latency_us=latencies[0],
@@ -193,10 +180,9 @@ def evaluate_both(this: Run, quantized: Quantized, calibrated: Calibration) -> E
     golden_error = _golden_error(this, candidate, temperature=calibrated.temperature)
     if (old := this.incumbent) is None:
         return Evaluated(before=None, after=after, golden_error=golden_error)
-    _, answers, weight = _field(this)
-    old_field = old.run(this.samples.x if len(this.samples) else this.base.x_eval)
+    olds = replace(field, logits=old.run(field.x))
     before = _measure(
-        this, old.run, old_field, temperature=old.temperature, threshold=old.threshold,
+        this, old.run, olds, temperature=old.temperature, threshold=old.threshold,
         model_bytes=old.model_bytes, latency_us=latencies[1],
     )  # fmt: skip
     x_eval, y_eval = this.base.x_eval, this.base.y_eval
@@ -205,8 +191,16 @@ def evaluate_both(this: Run, quantized: Quantized, calibrated: Calibration) -> E
         after=after,
         golden_error=golden_error,
         base_error=evaluate.paired_error(candidate(x_eval), old.run(x_eval), y_eval),
-        field_error=evaluate.paired_error(field, old_field, answers, weight),
+        field_error=evaluate.paired_error(field.logits, olds.logits, field.answers, field.weight),
     )
+
+
+def _comparable(this: Run, field: evaluate.Field) -> evaluate.Field:
+    """The uploads that came after the incumbent's own, or it would be judged by what it learnt; all, if few did."""
+    if this.incumbent is None or not this.judged_by_uploads:
+        return field
+    later = this.samples.order > this.incumbent.newest_upload
+    return field.rows(later) if later.sum() >= _ENOUGH else field
 
 
 def _golden_error(this: Run, candidate: evaluate.Runner, *, temperature: float) -> float:
@@ -219,23 +213,23 @@ def _golden_error(this: Run, candidate: evaluate.Runner, *, temperature: float) 
 def _measure(
     this: Run,
     runner: evaluate.Runner,
-    field: distill.Floats,
+    field: evaluate.Field,
     *,
     temperature: float,
     threshold: float | None,
     model_bytes: int,
     latency_us: float,
 ) -> ModelMetrics:
-    (_, answers, weight), labels = _field(this), this.task.labels
+    logits, answers, weight, labels = field.logits, field.answers, field.weight, this.task.labels
     base = runner(this.base.x_eval)
-    uploads = len(this.samples) > 0
-    hard = hardness(field, temperature, SCORE) >= (np.inf if threshold is None else threshold)
+    uploads = this.judged_by_uploads
+    hard = hardness(logits, temperature, SCORE) >= (np.inf if threshold is None else threshold)
     return ModelMetrics(
         base_accuracy=evaluate.share_right(base, this.base.y_eval),
         base_accuracy_per_class=evaluate.share_right_per_class(base, this.base.y_eval, labels=labels),
-        field_agreement=evaluate.share_right(field, answers, weight) if uploads else None,
-        field_agreement_per_class=evaluate.share_right_per_class(field, answers, labels=labels) if uploads else {},
-        calibration_error=evaluate.calibration_error(field, answers, temperature=temperature, weight=weight),
+        field_agreement=evaluate.share_right(logits, answers, weight) if uploads else None,
+        field_agreement_per_class=evaluate.share_right_per_class(logits, answers, labels=labels) if uploads else {},
+        calibration_error=evaluate.calibration_error(logits, answers, temperature=temperature, weight=weight),
         offload_rate=float(np.average(hard, weights=weight)),
         model_bytes=model_bytes,
         latency_us=latency_us,

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cloud_service.ingest import Ingest, Parts
+from cloud_service.rollouts.driver import DeploymentFilter
 from cloud_service.settings import IngestSettings
 from cloud_service.storage.samples import Answer, SampleFilter
 from cloud_service.teacher.worker import Model, Teacher
@@ -16,7 +17,7 @@ from shared import messages
 from shared.messages import UpdateFailure
 from shared.mqtt import BrokerSettings, keep_connected
 from shared.topics import Channel
-from tests.sim.bundles import sample
+from tests.sim.bundles import make, sample
 from tests.sim.clock import SimulatedClock
 from tests.sim.device import BareDevice, header
 
@@ -283,6 +284,20 @@ async def test_states_and_telemetry_reach_the_registry_and_reports_are_receipted
         await asyncio.wait_for(receipted(), 10)
         await fleet.flush()
     assert (await fleet.device("cam-1")).tasks["digits"]["bundle_version"] == "v7"
+
+
+async def test_state_settles_a_deployment_whose_report_never_comes(cloud, broker, rollouts, registry, tmp_path):
+    make(tmp_path / "v8.bundle", version="v8")
+    bundle = await registry.add(tmp_path / "v8.bundle", origin="upload")
+    async with cloud(), device(broker) as cam:
+        await rollouts.deploy(bundle, ["cam-1"])
+        await cam.state(version="v8", sha256=bundle.sha256)
+
+        async def settled():
+            while [row.state for row in await rollouts.deployments(DeploymentFilter())] != ["activated"]:
+                await asyncio.sleep(0)
+
+        await asyncio.wait_for(settled(), 10)
 
 
 async def test_drain_waits_for_what_is_under_way_and_takes_nothing_new(cloud, broker, model, samples):

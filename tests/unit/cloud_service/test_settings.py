@@ -62,7 +62,8 @@ def test_environment_and_overrides_win_over_the_file(tmp_path):
 
 def test_public_url_defaults_to_where_the_api_listens(tmp_path):
     assert read(tmp_path, "[http]\nport = 9").http.base_url == "http://127.0.0.1:9"
-    assert read(tmp_path, '[http]\npublic_url = "https://x"').http.base_url == "https://x"
+    everywhere = '[http]\nhost = "0.0.0.0"\nport = 0\npublic_url = "https://x"'
+    assert read(tmp_path, everywhere).http.base_url == "https://x"
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,8 @@ def test_public_url_defaults_to_where_the_api_listens(tmp_path):
         ("[tasks]\ndigits = 3", "tasks.digits"),
         ('[tasks."a/b"]\n', "a/b"),
         ("[http]\nport = 70000", "http.port"),
+        ('[http]\nhost = "0.0.0.0"', "public_url"),
+        ("[http]\nport = 0", "public_url"),
         ("x = ", "not valid TOML"),
     ],
 )

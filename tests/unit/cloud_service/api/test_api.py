@@ -4,7 +4,9 @@ from uuid import uuid4
 import aiohttp
 import numpy as np
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
+from cloud_service.api.middleware import problems
 from cloud_service.storage.samples import Answer, NewSample
 from shared.messages import DeviceState, LedgerBytes, Reason, SpoolState, TaskState, Telemetry
 from tests.sim.bundles import LABELS, linear_model, make, sample, weights
@@ -109,10 +111,16 @@ async def test_bundle_that_the_caller_has_is_not_sent_again(api, tmp_path):
         assert (response.status, response.content_length, await response.read()) == (200, len(data), b"")
 
 
-async def test_lost_bundle_file_is_a_problem(api, tmp_path, registry):
-    _, pushed = await api("POST", "/api/v1/models", data=form(bundle=bundle_bytes(tmp_path)))
+async def test_lost_bundle_file_is_a_problem_until_it_is_pushed_again(api, tmp_path, registry):
+    data = bundle_bytes(tmp_path)
+    _, pushed = await api("POST", "/api/v1/models", data=form(bundle=data))
     registry.file(pushed["sha256"]).unlink()
-    assert (await api("GET", "/api/v1/models/digits/v1/bundle"))[0] == 503
+    status, problem = await api("GET", "/api/v1/models/digits/v1/bundle")
+    assert status == 503
+    assert "push the model again" in problem["detail"]
+    assert (await api("POST", "/api/v1/models", data=form(bundle=data)))[0] == 201
+    async with api.client.get("/api/v1/models/digits/v1/bundle") as response:
+        assert await response.read() == data
 
 
 async def test_any_onnx_classifier_with_a_description_becomes_a_model(api, registry):
@@ -135,6 +143,7 @@ async def test_any_onnx_classifier_with_a_description_becomes_a_model(api, regis
         ({"model": b"no model"}, 422, "'description'"),
         ({"model": b"no model", "description": b"{}"}, 422, "task: Field required"),
         ({"model": b"no model", "description": json.dumps(DESCRIPTION).encode()}, 422, "not a valid ONNX"),
+        ({"model": b"x", "description": b" " * 2_001}, 413, "max_body_bytes"),
         ({"file": b"x"}, 422, "parts may be"),
         ({"bundle": bytes(200_001)}, 413, "max_model_bytes"),
         ({"bundle": bytes(150_000), "model": bytes(150_000)}, 413, "max_model_bytes"),
@@ -234,7 +243,10 @@ async def test_samples_are_paged_filtered_shown_and_counted(api, samples):
     assert (await api("GET", "/api/v1/samples/nonsense"))[0] == 404
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "cursor=x", "label=-1", "colour=red", "limit=1&limit=2"])
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "cursor=x", "label=-1", "label=99999999999999999999", "colour=red", "limit=1&limit=2"],
+)
 async def test_wrong_queries_are_refused(api, query):
     assert (await api("GET", f"/api/v1/samples?{query}"))[0] == 422
 
@@ -289,3 +301,12 @@ async def test_broken_database_is_a_503(api, database):
     status, problem = await api("GET", "/api/v1/samples")
     assert status == 503
     assert "no such table" in problem["detail"]
+
+
+async def test_caller_that_goes_away_is_no_defect(caplog):
+    async def gone(_request):
+        raise ConnectionResetError("Cannot write to closing transport")
+
+    with pytest.raises(ConnectionResetError):
+        await problems(make_mocked_request("GET", "/api/v1/models/digits/v1/bundle"), gone)
+    assert caplog.records == []

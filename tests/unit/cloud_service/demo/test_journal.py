@@ -68,6 +68,13 @@ def test_gap_in_the_devices_count_is_a_missing_answer(tmp_path: Path) -> None:
     assert journal.missing() == 2
 
 
+def test_sample_that_the_spool_took_no_more_is_dropped_and_not_offloaded(tmp_path: Path) -> None:
+    journal = DeviceJournal(device(tmp_path))
+    journal.device.outcomes.write_text(outcome(1, reference=0).replace('"keep"', '"drop"'))
+    journal.read(0.0)
+    assert [(answer.dropped, answer.offloaded) for answer in journal.answers] == [(True, False)]
+
+
 def test_first_answer_of_a_model_to_each_test_image_counts(tmp_path: Path) -> None:
     journal = DeviceJournal(device(tmp_path))
     journal.device.outcomes.write_text(

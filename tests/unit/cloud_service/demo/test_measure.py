@@ -28,6 +28,7 @@ def answer(
         reference=reference,
         prediction=prediction,
         offloaded=verdict is not None,
+        dropped=False,
         audit=False,
         version=version,
         infer_us=10.0 * (reference + 1),

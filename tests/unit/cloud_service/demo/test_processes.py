@@ -1,5 +1,8 @@
 """The demo's processes: started by command line, watched, ended by their own id."""
 
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -43,3 +46,27 @@ def test_work_folder_with_files_in_it_is_not_touched(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
     assert _work_folder(tmp_path / "new").is_dir()
     assert _work_folder(None).is_dir()
+
+
+STORY = """
+import sys, time
+from pathlib import Path
+from cloud_service.demo.processes import Processes, end_in_order_when_told, free_port
+end_in_order_when_told()
+with Processes(Path(sys.argv[1])) as processes:
+    processes.start("server", "http.server", str(free_port()), "--bind", "127.0.0.1")
+    print(processes._running["server"].pid, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_demo_that_is_told_to_end_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
+    story = subprocess.Popen([sys.executable, "-c", STORY, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert story.stdout is not None
+    with story, story.stdout:
+        child = Path("/proc") / story.stdout.readline().strip()
+        assert child.exists()
+        story.send_signal(number)
+        assert story.wait(20) == 128 + number
+    assert not child.exists()

@@ -54,3 +54,4 @@ def test_sentences_say_what_the_teacher_has_seen_and_what_was_lost() -> None:
     assert "352 offloaded field images" in text
     assert "0 samples lost, 0 inferences interrupted" in text
     assert "20% of the 1,000" in text
+    assert "50.0% went up at first and 10.0% after the update, with audits of 2%" in text

@@ -13,7 +13,7 @@ from cloud_service.demo.view import Screen, draw
 
 def snapshot(doing: str = "the service distils") -> Snapshot:
     answers = [
-        Answer(0.0, f"id-{n}", n, n, 1, n % 2 == 0, False, "v7", 20.0, 50.0, 1 if n % 2 == 0 else None)
+        Answer(0.0, f"id-{n}", n, n, 1, n % 2 == 0, False, False, "v7", 20.0, 50.0, 1 if n % 2 == 0 else None)
         for n in range(10)
     ]
     journal = DeviceJournal(Device("device-1", Path(), Path(), exam_size=10, stream_size=0), answers=answers)

@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 
 from cloud_service.errors import Conflict, NotFound
@@ -80,3 +82,10 @@ async def test_scratch_folders_end_with_their_block_and_leftovers_at_the_start(
     (leftover / "bundle").write_bytes(b"half")
     Registry(database, tmp_path / "bundles", tasks={"digits": digits_task})
     assert not leftover.exists()
+
+
+async def test_one_file_imported_twice_at_once_is_one_entry(registry, tmp_path):
+    make(tmp_path / "b", version="v1")
+    rows = await asyncio.gather(*(registry.add(tmp_path / "b", origin="upload") for _ in range(8)))
+    assert {row.number for row in rows} == {rows[0].number}
+    assert registry.file(rows[0].sha256).read_bytes() == (tmp_path / "b").read_bytes()

@@ -156,3 +156,37 @@ async def test_what_did_not_pass_its_gate_is_not_shipped(rollouts, registry, tmp
 async def test_devices_must_be_named_properly(rollouts, bundle, devices):
     with pytest.raises(RequestInvalid):
         await rollouts.deploy(await bundle("v2"), devices)
+
+
+def running(bundle, *, online=True) -> DeviceState:
+    task = TaskState(bundle_version=bundle.version, bundle_sha256=bundle.sha256)
+    return DeviceState(online=online, tasks={bundle.task: task})
+
+
+async def test_state_that_shows_the_bundle_settles_what_waits_for_that_device_alone(rollouts, bundle, connection):
+    v1, v2 = await bundle("v1"), await bundle("v2")
+    await rollouts.deploy(v2, ["a", "b"])
+    await rollouts.observe("a", running(v1))
+    await rollouts.observe("a", DeviceState(online=False))
+    assert await states(rollouts) == [("a", "v2", "pending"), ("b", "v2", "pending")]
+    await rollouts.observe("a", running(v2, online=False))
+    assert await states(rollouts) == [("a", "v2", "activated"), ("b", "v2", "pending")]
+
+
+async def test_report_that_comes_after_the_state_adds_what_it_knows(rollouts, bundle, connection):
+    v2 = await bundle("v2")
+    await rollouts.deploy(v2, ["a"])
+    await rollouts.observe("a", running(v2))
+    [seen] = await rollouts.deployments(DeploymentFilter())
+    await rollouts.settle("a", report(v2))
+    [told] = await rollouts.deployments(DeploymentFilter())
+    assert (seen.seconds, told.seconds) == (None, 1.5)
+    assert (told.state, told.finished_at) == ("activated", seen.finished_at)
+
+
+async def test_report_of_a_failure_wins_over_an_earlier_state(rollouts, bundle, connection):
+    v2 = await bundle("v2")
+    await rollouts.deploy(v2, ["a"])
+    await rollouts.observe("a", running(v2))
+    await rollouts.settle("a", report(v2, failure=UpdateFailure.INTERNAL, message="it did not load again"))
+    assert await states(rollouts) == [("a", "v2", "failed")]

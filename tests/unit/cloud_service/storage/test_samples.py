@@ -144,3 +144,13 @@ async def test_training_set_leaves_out_answers_of_another_width(samples):
     narrow = Answer(np.array([0.5, 0.5], np.float32), "t0")
     await samples.answer([(old.header.sample_id, narrow), (recent.header.sample_id, says(2))])
     assert (await samples.training_set("digits", limit=10)).probabilities.shape == (1, 10)
+
+
+async def test_training_set_leaves_out_samples_of_an_earlier_shape(samples):
+    old, recent = NewSample("cam-1", header(), np.zeros((4, 4), np.uint8)), new(2)
+    await samples.add([old])
+    await samples.add([recent])
+    await samples.answer([(one.header.sample_id, says(2)) for one in (old, recent)])
+    whole = await samples.training_set("digits", limit=10)
+    assert np.array_equal(whole.x, [sample(2)])
+    assert len(whole.probabilities) == len(whole.weight) == len(whole.number) == 1

@@ -113,3 +113,14 @@ async def test_batcher_skips_samples_that_nobody_waits_for(start):
     model.gate.set()
     assert await asyncio.gather(first, last) == [[2], [6]]
     assert model.batches == [[1], [3]]
+
+
+async def test_batcher_fails_a_sample_of_another_shape_alone(start):
+    model = Model(held=True)
+    batcher = await start(model)
+    asked = [asyncio.create_task(batcher.submit(one)) for one in (row(1), np.array([1, 2]), row(2))]
+    first = asyncio.create_task(batcher.submit(row(3)))
+    await asyncio.sleep(0)
+    model.gate.set()
+    answers = await asyncio.gather(*asked, first, return_exceptions=True)
+    assert [answers[0], answers[2], answers[3]] == [[2], [4], [6]]

@@ -71,6 +71,12 @@ def test_folds_need_enough_uploads(count, folds):
     assert (distill.assign_folds(count, folds, seed=0) == -1).all()
 
 
+def test_equal_contents_have_one_number():
+    x = np.array([[3, 1], [2, 2], [3, 1], [1, 3]], np.uint8)
+    assert distill.number_contents(x).tolist() == [0, 1, 0, 2]
+    assert distill.number_contents(np.zeros((0, 2), np.uint8)).tolist() == []
+
+
 def test_a_folds_student_never_sees_that_folds_uploads():
     pool = _pool(base=4, uploads=4)
     sources = distill._sources(pool, np.array([0, 1, 0, 1]), students=3)

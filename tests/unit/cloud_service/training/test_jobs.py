@@ -230,3 +230,21 @@ async def test_versions_do_not_collide_with_uploaded_ones(build, registry, tmp_p
     async with running(jobs):
         row = await ended(jobs, (await jobs.submit("digits")).id)
     assert row.version == f"digits-1-{row.id[-6:]}"
+
+
+async def test_job_cancelled_in_the_moment_it_is_chosen_never_starts(build, database, tmp_path):
+    jobs = build()
+    await jobs.submit("digits")
+    chosen = await JobTable(database).next({"digits"})
+    await jobs.cancel(chosen.id)
+    await jobs._work(chosen)
+    assert not (tmp_path / "jobs" / chosen.id / "starts").exists()
+    assert (await jobs.get(chosen.id)).state == "cancelled"
+
+
+async def test_devices_that_run_what_the_registry_has_not_are_named_as_uncompared(build, fleet, caplog):
+    state = TaskState(bundle_version="factory", bundle_sha256="a" * 64)
+    fleet.saw("cam-1", DeviceState(online=True, tasks={"digits": state}))
+    await fleet.flush()
+    assert await build()._incumbent("digits") is None
+    assert "held against nothing" in caplog.text

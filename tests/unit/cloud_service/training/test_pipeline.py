@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from cloud_service import runtime
-from cloud_service.training import pipeline
+from cloud_service.training import pipeline, stages
+from cloud_service.training.evaluate import open_runner
 from cloud_service.training.progress import parse, silent
 from cloud_service.training.request import (
     CANDIDATE,
@@ -22,6 +23,7 @@ from cloud_service.training.request import (
 )
 from shared import bundle
 from shared.errors import BundleError, SampleError, SettingsError
+from shared.uncertainty import hardness
 from tests.unit.cloud_service.training.conftest import write_samples
 
 
@@ -88,6 +90,40 @@ def test_run_holds_the_candidate_against_the_incumbent(task, out, finished):
     assert report.latency_ratio is not None
     assert report.version.startswith("rows-")
     assert bundle.inspect(out / CANDIDATE).manifest.parent == parent
+
+
+def test_incumbent_is_judged_by_uploads_that_came_after_its_own(task, out, finished):
+    shutil.copy(finished / CANDIDATE, out / INCUMBENT)  # it learnt from uploads 0 to 59
+    write_samples(out / SAMPLES, count=100)
+    report = pipeline.run(TrainingRequest(task=task), out, silent)
+    with np.load(out / SAMPLES) as uploads, np.load(out / "scores.npz") as scores:
+        answers, weight, x, logits = (
+            uploads["teacher_probs"].argmax(1)[60:], uploads["weight"][60:], uploads["x"][60:], scores["logits"][60:],
+        )  # fmt: skip
+    old = open_runner(out / "incumbent" / bundle.MODEL)(x)
+    assert report.before.field_agreement == pytest.approx(np.average(old.argmax(1) == answers, weights=weight))
+    assert report.after.field_agreement == pytest.approx(np.average(logits.argmax(1) == answers, weights=weight))
+
+
+def test_too_few_uploads_to_hold_any_out_decide_nothing(task, out):
+    write_samples(out / SAMPLES, count=4)
+    report = pipeline.run(TrainingRequest(task=task), out, silent)
+    assert report.samples == 4
+    assert report.after.field_agreement is None
+    with np.load(task.base_data) as base:
+        hard = hardness(open_runner(out / "model.onnx")(base["x_eval"]), report.temperature) >= report.threshold
+    assert hard.mean() == pytest.approx(report.expected_offload_rate)
+
+
+def test_equal_uploads_are_held_out_together(task, out):
+    write_samples(out / SAMPLES, count=30)
+    with np.load(out / SAMPLES) as file:
+        twice = {name: np.concatenate([file[name], file[name]]) for name in file.files}
+    twice["order"] = np.arange(60)
+    np.savez(out / SAMPLES, **twice)
+    this = stages.prepare(TrainingRequest(task=task), out, silent)
+    assert this.folds.max() == 2
+    assert np.array_equal(this.folds[:30], this.folds[30:])
 
 
 def test_candidate_that_breaks_a_rule_is_reported_not_raised(task, out):
