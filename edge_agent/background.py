@@ -50,6 +50,7 @@ class Background:
             log.exception("the agent's uplink and updates have ended; inference goes on, restart the agent")
             self._died()
         finally:
+            self._loop.run_until_complete(_end_what_is_left())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 
@@ -66,6 +67,14 @@ class Background:
             log.debug("no farewell: %s", err)
         if self._main is not None:
             self._main.cancel()
+
+
+async def _end_what_is_left() -> None:
+    """Cancel what libraries started beside our tasks: an MQTT client stopped while it connects leaves some."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 async def every(interval_s: float, action: Callable[[], None]) -> None:
