@@ -17,7 +17,7 @@ from edge_agent.correlation import Correlation
 from edge_agent.engine import Engine
 from edge_agent.hardness import Hardness, assess
 from edge_agent.ledger import Ledger
-from edge_agent.outcomes import AnsweredBy, Correction, Outcome, Sink
+from edge_agent.outcomes import AnsweredBy, Correction, InOrder, Outcome, Sink
 from edge_agent.policy import Decision
 from edge_agent.settings import TaskSettings
 from edge_agent.spool import Spool
@@ -65,7 +65,7 @@ class Pipeline:
         self._settings = settings
         self._engine = engine
         self._spool, self._ledger, self._correlation = spool, ledger, correlation
-        self._sink, self._rng, self._wake = sink, rng, wake
+        self._sink, self._rng, self._wake = InOrder(sink), rng, wake
         self._lock = threading.Lock()
         # Unique and rising over restarts without a clock: the count of starts, then the count of samples.
         self._seq = ledger.starts << _SEQ_BITS
@@ -170,6 +170,7 @@ class Pipeline:
             inclusion_probability=decision.inclusion_probability,
             training_use=settings.training_use if request.training_use is None else request.training_use,
         )
+        self._sink.expect(outcome.sample_id)
         self._correlation.ask(header, reference=request.reference, deadline_s=waits)
         try:
             self._spool.put(header, request.tensor)

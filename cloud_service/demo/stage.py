@@ -84,9 +84,6 @@ port = {ports.broker}
 [outcomes]
 path = {_text(home / "outcomes.jsonl")}
 
-[spool]
-resend_after_s = 5.0                 # a message that the broker lost is sent again soon
-
 [telemetry]
 interval_s = 1.0
 save_interval_s = 2.0

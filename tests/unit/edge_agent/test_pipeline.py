@@ -79,6 +79,23 @@ def test_request_overrides_the_tasks_audits_and_training_use(build):
     assert [each.header.training_use for each in parts.spool.due(10)] == [False, True]
 
 
+def test_verdict_that_overtakes_the_outcome_is_told_after_it(build):
+    told_early = []
+
+    def answer_at_once():
+        (item,) = parts.spool.due(10)
+        parts.pipeline.take_verdict(verdict(item.header, 5))
+        told_early.extend(parts.sink.corrections)
+
+    parts = build(wake=answer_at_once)
+    outcome = parts.pipeline.infer(Request(hard_sample(3), reference=7))
+    assert told_early == []
+    assert parts.sink.outcomes == [outcome]
+    assert [(each.sample_id, each.prediction, each.reference) for each in parts.sink.corrections] == [
+        (outcome.sample_id, 5, 7)
+    ]
+
+
 def test_infer_with_a_full_spool_answers_and_drops(build):
     parts = build(spool=SpoolSettings(max_bytes=4096))
     big = build("big", bundle={"shape": (100, 100)}, spool=SpoolSettings(max_bytes=4096))
