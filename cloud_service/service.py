@@ -63,16 +63,16 @@ async def serve(settings: CloudSettings) -> None:
         domain = Domain(settings.http, settings.tasks, health, fleet, registry, rollouts, samples, jobs)
 
         connect = mqtt.connector(settings.broker)
-        connected = mqtt.keep_connected(
-            connect,
-            ingest.identity,
-            ingest.session,
-            settings=settings.broker,
-            rng=Random(),  # noqa: S311  # spreads reconnects
-        )
-        parts = {f"teacher-{name}": teacher.run() for name, teacher in teachers.items()}
-        parts |= {"ingest": ingest.run(), "fleet": fleet.run(), "jobs": jobs.run(), "mqtt": connected}
         async with serve_http(domain) as address, asyncio.TaskGroup() as group:
+            connected = mqtt.keep_connected(
+                connect,
+                ingest.identity,
+                ingest.session,
+                settings=settings.broker,
+                rng=Random(),  # noqa: S311  # spreads reconnects
+            )
+            parts = {f"teacher-{name}": teacher.run() for name, teacher in teachers.items()}
+            parts |= {"ingest": ingest.run(), "fleet": fleet.run(), "jobs": jobs.run(), "mqtt": connected}
             tasks = [group.create_task(part, name=name) for name, part in parts.items()]
             log.info("edgeloop %s serves site %s on %s", __version__, settings.site, address)
             await stop.wait()

@@ -49,9 +49,10 @@ def tables(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseMo
     """The model and every model below it, with the path of its TOML table."""
     yield path, model
     for name, field in model.model_fields.items():
-        is_map = str(field.annotation).startswith("dict[")
+        is_map, is_list = (str(field.annotation).startswith(kind) for kind in ("dict[", "tuple["))
         for below in models_in(field.annotation):
-            yield from tables(below, f"{path}.{name}".strip(".") + (".<name>" if is_map else ""))
+            suffix = ".<name>" if is_map else "[]" if is_list else ""
+            yield from tables(below, f"{path}.{name}".strip(".") + suffix)
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -69,7 +70,7 @@ def table(model: type[BaseModel], path: str) -> str:
         for name, field in model.model_fields.items()
         if not models_in(field.annotation)
     ]
-    title = f"`[{path}]`" if path else "Top level"
+    title = f"`[[{path.removesuffix('[]')}]]`" if path.endswith("[]") else f"`[{path}]`" if path else "Top level"
     summary = (inspect.getdoc(model) or "").split("\n")[0]
     if summary.startswith("Attributes"):
         summary = ""

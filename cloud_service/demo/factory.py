@@ -128,7 +128,7 @@ def _train_teacher(source: Part, field: Part, *, seed: int, steps: int, progress
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     teacher = SmallCnn(classes=len(LABELS))
-    teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types to() without it
     optimiser = torch.optim.AdamW(teacher.parameters(), lr=_TEACHER_RATE, weight_decay=_TEACHER_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=_TEACHER_RATE, total_steps=steps + 1)
     from_field = round(_TEACHER_BATCH * _TEACHER_FIELD_SHARE)
@@ -142,7 +142,7 @@ def _train_teacher(source: Part, field: Part, *, seed: int, steps: int, progress
         y = torch.cat([part[1][index] for part, index in zip(sets, chosen, strict=True)])
         loss = functional.cross_entropy(teacher(digits(x, generator)), y, label_smoothing=_TEACHER_SMOOTHING)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimiser.step()
         schedule.step()
         if (step + 1) % max(1, steps // 50) == 0:

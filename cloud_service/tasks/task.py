@@ -101,7 +101,7 @@ class TaskDefinition(Section):
     """One task of the fleet.
 
     Attributes:
-        name: as in topics and headers.
+        name: as in headers; in cloud.toml it is the name of the table and is left out.
         labels: one for each logit.
         input_shape: of one raw sample, without the batch axis.
         input_dtype: of one raw sample.
