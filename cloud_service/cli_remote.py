@@ -21,6 +21,8 @@ jobs_app = typer.Typer(no_args_is_help=True, help="Train new students.")
 LOCAL = "http://127.0.0.1:8080"
 # How often `--wait` looks.
 _POLL_S = 0.3
+# Nobody looks at a pipe's width; rich would take 80 columns.
+_PIPED_WIDTH = 240
 
 Url = Annotated[str, typer.Option(envvar="EDGELOOP_URL", help="Address of the running service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -231,9 +233,16 @@ def _show(whole: object, header: Sequence[str], rows: Sequence[Sequence[str]], *
         typer.echo(json.dumps(whole, indent=2))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table(*header, box=None, pad_edge=False)
+    # The first column is what people copy into the next command: it is never cut, the others are folded.
+    longest = max((len(row[0]) for row in rows), default=0)
+    first, *others = header
+    columns = [Column(first, min_width=longest, no_wrap=True), *(Column(name, overflow="fold") for name in others)]
+    table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:
+        console.width = _PIPED_WIDTH
+    console.print(table)
