@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class Background:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._live, name="edge-agent", daemon=True)
         self._main: asyncio.Task[None] | None = None
+        self._farewell: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Start the thread."""
@@ -36,7 +38,8 @@ class Background:
         if not self._thread.is_alive():
             self._loop.close()
             return
-        asyncio.run_coroutine_threadsafe(self._wind_down(farewell, timeout_s / 2), self._loop)
+        with suppress(RuntimeError):  # the loop has just ended by itself
+            self._loop.call_soon_threadsafe(self._begin_to_wind_down, farewell, timeout_s / 2)
         self._thread.join(timeout_s)
 
     def _live(self) -> None:
@@ -58,6 +61,10 @@ class Background:
         async with asyncio.TaskGroup() as group:
             for name, task in self._tasks.items():
                 group.create_task(task(), name=name)
+
+    def _begin_to_wind_down(self, farewell: Callable[[], Awaitable[None]], timeout_s: float) -> None:
+        if self._main is not None and not self._main.done():
+            self._farewell = self._loop.create_task(self._wind_down(farewell, timeout_s), name="farewell")
 
     async def _wind_down(self, farewell: Callable[[], Awaitable[None]], timeout_s: float) -> None:
         try:
