@@ -28,11 +28,13 @@ from edge_agent.correlation import Correlation
 from edge_agent.errors import AgentClosed, BackgroundDied, StateInUse, UnknownTask
 from edge_agent.ledger import Ledger
 from edge_agent.outbox import Outbox
-from edge_agent.outcomes import Correction, Outcome, open_sinks
-from edge_agent.pipeline import Pipeline, Request
+from edge_agent.outcomes import Correction, Outcome
+from edge_agent.pipeline import Pipeline
+from edge_agent.request import Request
 from edge_agent.runner import run_sources
 from edge_agent.settings import AgentSettings
-from edge_agent.spool import Spool
+from edge_agent.sinks.fan_out import open_sinks
+from edge_agent.spool.spool import Spool
 from edge_agent.updates.dispatch import UpdateDispatcher
 from edge_agent.updates.fetch import Fetcher, HttpFetcher
 from edge_agent.updates.slots import Slots

@@ -1,4 +1,4 @@
-"""Counts and bytes by purpose, saved on the device so that they survive restarts."""
+"""Counts and bytes by purpose, saved on the device so that they survive restarts, and the hard cap of a day."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from enum import StrEnum
 from pathlib import Path
 
+from edge_agent.day import Day
 from shared import atomic
 from shared.errors import StorageFull
 from shared.messages import LedgerBytes, TaskCounts
@@ -25,11 +26,17 @@ class Purpose(StrEnum):
     TELEMETRY = "telemetry"
 
 
+# The cap is granted to the wire in so many parts, each saved before it is used: a crash costs one, and overspends none.
+_GRANTS = 64
+
+
 class Ledger:
     """Thread-safe counters; `save` writes them to `file` when they changed."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, *, max_bytes_per_day: int | None = None) -> None:
         self._file = file
+        self._cap = max_bytes_per_day
+        self._day = Day()
         self._lock = threading.Lock()
         self._bytes: Counter[str] = Counter()
         self._counts: dict[str, Counter[str]] = {}
@@ -49,6 +56,26 @@ class Ledger:
         """Book `count` payload bytes."""
         with self._lock:
             self._bytes[purpose.value] += count
+            self._day.add(count)
+
+    def allows(self, count: int) -> bool:
+        """Whether `count` more bytes may go up today; what comes down is booked, and counts, but cannot be asked."""
+        if self._cap is None:
+            return True
+        with self._lock:
+            wanted = self._day.today() + count
+            if wanted > self._cap:
+                return False
+            if wanted <= self._day.granted:
+                return True
+            self._day.granted = min(self._cap, wanted + self._cap // _GRANTS)
+        self.save()
+        return True
+
+    def bytes_today(self) -> int:
+        """Bytes of the running day, both ways and for every purpose."""
+        with self._lock:
+            return self._day.today()
 
     def count(self, task: str, *names: str) -> None:
         """Add one to each named field of the task's `TaskCounts`."""
@@ -74,8 +101,9 @@ class Ledger:
                 "starts": self._starts,
                 "bytes": dict(self._bytes),
                 "tasks": {task: dict(c) for task, c in self._counts.items()},
+                "day": self._day.as_dict(),
             }
-        text = json.dumps(value, sort_keys=True)
+        text = json.dumps({**value, "day": self._day.granted}, sort_keys=True)
         if text == self._saved:
             return
         try:
@@ -87,6 +115,13 @@ class Ledger:
             return
         self._saved, self._failing = text, False
 
+    def close(self) -> None:
+        """Save for the last time: what was granted and not spent is spendable after the restart."""
+        with self._lock:
+            self._day.granted = 0
+            self._saved = ""
+        self.save()
+
     def _load(self) -> None:
         try:
             value = json.loads(self._file.read_bytes())
@@ -94,6 +129,7 @@ class Ledger:
             for counts in value["tasks"].values():
                 TaskCounts.model_validate(counts)
             self._starts = int(value["starts"])
+            self._day = Day(value.get("day"))
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as err:

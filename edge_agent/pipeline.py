@@ -8,37 +8,27 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
 from time import perf_counter_ns
 
-from edge_agent import policy
+from edge_agent.deciding import policy
 from edge_agent.correlation import Correlation
-from edge_agent.engine import Engine
-from edge_agent.hardness import Hardness, assess
+from edge_agent.execution.engine import Engine
+from edge_agent.deciding.hardness import Hardness, assess
 from edge_agent.ledger import Ledger
-from edge_agent.outcomes import AnsweredBy, Correction, InOrder, Outcome, Sink
-from edge_agent.policy import Decision
+from edge_agent.outcomes import AnsweredBy, Correction, Outcome, Sink
+from edge_agent.deciding.policy import Decision
+from edge_agent.request import Request
 from edge_agent.settings import TaskSettings
-from edge_agent.spool import Spool
-from shared.codec import Array
+from edge_agent.sinks.order import InOrder
+from edge_agent.spool.spool import Spool
 from shared.errors import StorageFull
 from shared.ids import new_id
 from shared.manifest import Manifest
 from shared.messages import Action, Reason, SampleHeader, Verdict
 
 _SEQ_BITS = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A sample with what its caller or source says of it; None: as the task's settings say."""
-
-    tensor: Array
-    reference: int | str | None = None
-    deadline_s: float | None = None
-    training_use: bool | None = None
-    audit_fraction: float | None = None
 
 
 class Pipeline:

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Iterator, Mapping
 
 from edge_agent.errors import ModelUnusable
-from edge_agent.pipeline import Pipeline, Request
+from edge_agent.pipeline import Pipeline
+from edge_agent.request import Request
 from edge_agent.settings import TaskSettings
-from edge_agent.sources import open_source
+from edge_agent.sources.opening import open_source
 from shared.errors import SampleError
 
 log = logging.getLogger(__name__)

@@ -4,58 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from edge_agent.policy import OffloadMode
+from edge_agent.deciding.policy import OffloadMode
+from edge_agent.deciding.settings import BudgetSettings, DuplicateSettings, PressureSettings, SteadinessSettings
+from edge_agent.execution.settings import ExecutionSettings
+from edge_agent.server.settings import ServerSettings
+from edge_agent.sinks.settings import OutcomeSettings
+from edge_agent.sources.settings import SourceSettings
+from edge_agent.spool.settings import SpoolSettings
 from shared.messages import Name
 from shared.mqtt import BrokerSettings
-from shared.settings import Section, Settings
-
-
-class ReplaySettings(Section):
-    """Samples from a file, at a steady rate; the source waits for a slow consumer and drops nothing.
-
-    Attributes:
-        kind: `"replay"`.
-        path: `.npz` with `x` [N, *shape] and, optionally, `reference` [N] integers that ride into the outcomes.
-        rate_hz: samples a second; 0: as fast as they are taken.
-        repeat: start over at the end, for ever.
-        training_use: overrides the task's.
-        audit_fraction: overrides the task's.
-    """
-
-    kind: Literal["replay"]
-    path: Path
-    rate_hz: Annotated[float, Field(ge=0)] = 0.0
-    repeat: bool = False
-    training_use: bool | None = None
-    audit_fraction: Annotated[float, Field(ge=0, le=1)] | None = None
-
-
-class DirectorySettings(Section):
-    """`.npy` files that appear in a folder, oldest first; each moves to `done/`, or to `failed/` when it is no array.
-
-    Attributes:
-        kind: `"directory"`.
-        path: the folder; `done/` and `failed/` are made in it.
-        training_use: overrides the task's.
-        audit_fraction: overrides the task's.
-        poll_s: seconds between looks at the folder.
-        keep: how many files `done/` and `failed/` keep each; the oldest are deleted.
-    """
-
-    kind: Literal["directory"]
-    path: Path
-    poll_s: Annotated[float, Field(gt=0)] = 0.5
-    keep: Annotated[int, Field(ge=0)] = 1000
-    training_use: bool | None = None
-    audit_fraction: Annotated[float, Field(ge=0, le=1)] | None = None
-
-
-SourceSettings = Annotated[ReplaySettings | DirectorySettings, Field(discriminator="kind")]
+from shared.settings import Section, Settings, relative_to
 
 
 class TaskSettings(Section):
@@ -63,51 +26,34 @@ class TaskSettings(Section):
 
     Attributes:
         bundle: the factory's bundle file, installed at the first start and the last resort ever after.
+        small_bundle: a lighter model of the same task, used while the device is under pressure.
         offload: what may leave the device.
+        redact: `module:function` that sees each sample before it is spooled and may change or withhold it.
         audit_fraction: share of the confident samples sent up at random, so that the cloud can estimate without bias.
         training_use: False: the cloud answers this task's samples but neither keeps nor trains on them.
         deadline_s: how long `infer` waits for the verdict on a hard sample when its caller does not say; 0: not at all.
-        sources: played one after the other.
+        sources: played side by side.
     """
 
     bundle: Path
+    small_bundle: Path | None = None
     offload: OffloadMode = OffloadMode.HARD_AND_AUDIT
+    redact: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
     audit_fraction: Annotated[float, Field(ge=0, le=1)] = 0.02
     training_use: bool = True
     deadline_s: Annotated[float, Field(ge=0)] = 0.0
+    budget: BudgetSettings = BudgetSettings()
+    duplicates: DuplicateSettings = DuplicateSettings()
+    steadiness: SteadinessSettings = SteadinessSettings()
     sources: tuple[SourceSettings, ...] = ()
 
 
-class SpoolSettings(Section):
-    """What the device keeps until the cloud has it.
-
-    Attributes:
-        max_bytes: of samples that wait, 600 bytes of bookkeeping each included; past it the least valuable go first.
-        max_age_s: older samples are given up.
-        flush_interval_s: what a power cut may cost at most; a killed process costs nothing.
-        resend_after_s: without a receipt, a sample is sent again after this, doubling up to `resend_cap_s`.
-        resend_cap_s: the longest of these waits.
-        max_unanswered: samples sent and not yet named by a receipt or verdict.
+class LedgerSettings(Section):
+    """Attributes:
+    max_bytes_per_day: hard cap of the payload bytes of a day, both ways and for every purpose; None: none.
     """
 
-    max_bytes: Annotated[int, Field(ge=4096)] = 256 * 1024**2
-    max_age_s: Annotated[float, Field(gt=0)] = 30 * 86_400.0
-    flush_interval_s: Annotated[float, Field(gt=0)] = 1.0
-    resend_after_s: Annotated[float, Field(gt=0)] = 30.0
-    resend_cap_s: Annotated[float, Field(gt=0)] = 3600.0
-    max_unanswered: Annotated[int, Field(ge=1)] = 256
-
-
-class OutcomeSettings(Section):
-    """Where outcomes go, as JSON lines.
-
-    Attributes:
-        path: None: nowhere; "-": standard output.
-        max_bytes: the file is moved to `<path>.1` when it reaches this.
-    """
-
-    path: Path | None = None
-    max_bytes: Annotated[int, Field(ge=65_536)] = 64 * 1024**2
+    max_bytes_per_day: Annotated[int, Field(ge=10_000)] | None = None
 
 
 class TelemetrySettings(Section):
@@ -151,6 +97,10 @@ class AgentSettings(Settings):
     tasks: Annotated[dict[Name, TaskSettings], Field(min_length=1)]
     spool: SpoolSettings = SpoolSettings()
     outcomes: OutcomeSettings = OutcomeSettings()
+    pressure: PressureSettings = PressureSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    execution: ExecutionSettings = ExecutionSettings()
+    server: ServerSettings = ServerSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     updates: UpdateSettings = UpdateSettings()
 
@@ -161,21 +111,4 @@ class AgentSettings(Settings):
         Raises:
             SettingsError: see `Settings.load`.
         """
-        folder = path.absolute().parent
-        settings = cls.load(path, overrides=overrides)
-        outcomes = settings.outcomes
-        if outcomes.path is not None and str(outcomes.path) != "-":
-            outcomes = outcomes.model_copy(update={"path": folder / outcomes.path})
-        return settings.model_copy(
-            update={
-                "state_dir": folder / settings.state_dir,
-                "broker": settings.broker.relative_to(folder),
-                "outcomes": outcomes,
-                "tasks": {name: _relative_to(folder, task) for name, task in settings.tasks.items()},
-            }
-        )
-
-
-def _relative_to(folder: Path, task: TaskSettings) -> TaskSettings:
-    sources = tuple(source.model_copy(update={"path": folder / source.path}) for source in task.sources)
-    return task.model_copy(update={"bundle": folder / task.bundle, "sources": sources})
+        return relative_to(path.absolute().parent, cls.load(path, overrides=overrides))

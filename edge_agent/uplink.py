@@ -17,7 +17,7 @@ from typing import Protocol
 from edge_agent.correlation import Correlation
 from edge_agent.ledger import Ledger, Purpose
 from edge_agent.outbox import Outbox
-from edge_agent.spool import Spool, SpooledSample
+from edge_agent.spool.spool import Spool, SpooledSample
 from shared import messages
 from shared.errors import FrameError
 from shared.messages import Desired, DeviceState, Receipt, Telemetry, Verdict

@@ -7,8 +7,8 @@ from pathlib import Path
 # Modules that only decide: no clock, chance, network or disk, so no line of theirs has an excuse.
 CORE = (
     "cloud_service/training/gate.py",
-    "edge_agent/hardness.py",
-    "edge_agent/policy.py",
+    "edge_agent/deciding/hardness.py",
+    "edge_agent/deciding/policy.py",
     "edge_agent/updates/lifecycle.py",
     "shared/backoff.py",
     "shared/lifecycle.py",

@@ -63,6 +63,32 @@ class GoldenCheck(_Part):
     min_agreement: Annotated[float, Field(ge=0.0, le=1.0)] = 0.9
 
 
+class Deferral(_Part):
+    """A learned score: the probability that the teacher would answer otherwise, by logistic regression.
+
+    score = 1 / (1 + exp(−(intercept + Σ coefficients[name]·feature[name]))), over the features of `shared.deferral`.
+    It pays on a shifted field with 100 or more teacher-labelled samples and can harm in domain, so a bundle carries one
+    only where cross-validation says so.
+
+    Attributes:
+        coefficients: by the feature's name; a feature that is not named weighs nothing.
+        classes: added for the predicted class, one a label; empty: none.
+    """
+
+    intercept: float
+    coefficients: dict[str, float] = Field(default_factory=dict)
+    classes: tuple[float, ...] = ()
+
+
+class ScoreSpread(_Part):
+    """The scores seen at calibration, as log-odds for scores in [0, 1]: what a controller's steps and limits are of."""
+
+    mean: float
+    deviation: Annotated[float, Field(gt=0.0)]
+    low: float
+    high: float
+
+
 class FileEntry(_Part):
     """A file of the bundle."""
 
@@ -76,6 +102,8 @@ class Manifest(_Part):
     Attributes:
         temperature: divides the logits before every score.
         threshold: a sample is hard when its score is at or above this; None: never by score (1.0 still is for NaN).
+        spread: of the scores at calibration; None: the device finds out.
+        deferral: the coefficients of the score `deferral`, where that is the manifest's score.
         parent: the version it was trained from.
         lineage: where it comes from: data hash, settings, seed, library versions.
         metrics: what was measured before it was shipped.
@@ -91,6 +119,8 @@ class Manifest(_Part):
     score: Score = Score.MAX_PROBABILITY
     temperature: Annotated[float, Field(gt=0.0)] = 1.0
     threshold: float | None = None
+    spread: ScoreSpread | None = None
+    deferral: Deferral | None = None
     golden: GoldenCheck = GoldenCheck()
     files: dict[str, FileEntry] = Field(default_factory=dict)
     parent: Version | None = None
@@ -101,6 +131,14 @@ class Manifest(_Part):
     def _labels_differ(self) -> Manifest:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must differ from each other")
+        return self
+
+    @model_validator(mode="after")
+    def _deferral_fits(self) -> Manifest:
+        if (self.score is Score.DEFERRAL) != (self.deferral is not None):
+            raise ValueError("the score 'deferral' and the table 'deferral' come together or not at all")
+        if self.deferral is not None and len(self.deferral.classes) not in {0, len(self.labels)}:
+            raise ValueError(f"deferral.classes needs one number for each of the {len(self.labels)} labels, or none")
         return self
 
 

@@ -43,8 +43,14 @@ class Reason(StrEnum):
     CONFIDENT = "confident"
     HARD = "hard"
     INVALID_OUTPUT = "invalid_output"
+    FLICKER = "flicker"
+    EMPTY = "empty"
     AUDIT = "audit"
     PRIVATE = "private"
+    WITHHELD = "withheld"
+    DUPLICATE = "duplicate"
+    BUDGET = "budget"
+    PRESSURE = "pressure"
     SPOOL_FULL = "spool_full"
 
 
@@ -130,16 +136,33 @@ class DeviceState(Message):
 
 
 class TaskCounts(Message):
-    """Counts of one task since the agent's first start on this device."""
+    """Counts of one task since the agent's first start on this device.
+
+    Attributes:
+        inferences: samples asked, those that ended in an error included.
+        kept, offloaded, deferred, dropped: what became of them; a deferred one goes up when the device has it easier.
+        audits: of those that went up, the ones drawn at random.
+        duplicates, withheld, over_budget: hard ones that were kept: like one that went up lately; because the
+            redaction hook said so; because the budget was spent.
+        verdicts, agreed: answers that came back, and those that said what the device had said.
+        skipped: samples of the sources that were not taken, to do with less power.
+        overrun: samples of the sources that were dropped because the agent was slow.
+    """
 
     inferences: Count = 0
     errors: Count = 0
     kept: Count = 0
     offloaded: Count = 0
+    deferred: Count = 0
     audits: Count = 0
     dropped: Count = 0
+    duplicates: Count = 0
+    withheld: Count = 0
+    over_budget: Count = 0
     verdicts: Count = 0
     agreed: Count = 0
+    skipped: Count = 0
+    overrun: Count = 0
 
 
 class LedgerBytes(Message):
@@ -160,14 +183,65 @@ class SpoolState(Message):
     refused: Count = 0
 
 
+class BudgetState(Message):
+    """How a task's budget stands, over its last samples; None: not known yet, or no such goal.
+
+    Attributes:
+        threshold: the score from which a sample is hard now.
+        offload: share that went up or waits to, audits included.
+        agreement: share of the device's own answers and of those corrected in time that the teacher would give,
+            estimated from the audits; `agreement_low` and `agreement_high`: its 95 % interval (Wilson 1927).
+        goal_met: False: the goal is out of reach within the limits.
+        would_need: the share that would have to go up to meet the goal.
+    """
+
+    threshold: float | None = None
+    offload: Fraction | None = None
+    agreement: Fraction | None = None
+    agreement_low: Fraction | None = None
+    agreement_high: Fraction | None = None
+    goal_met: bool | None = None
+    would_need: Fraction | None = None
+
+
+class Conditions(Message):
+    """What the device's sensors say; None: it has no such sensor.
+
+    Attributes:
+        battery: charge in [0, 1]; `charging`: on mains.
+        temperature_c: of the hottest sensor.
+        cpu, memory, disk: share in use by everybody.
+        round_trip_s: from a publish to the broker's acknowledgement, smoothed.
+        metered: bytes cost money.
+        measures: what is done to use less, as the policy names it.
+    """
+
+    battery: Fraction | None = None
+    charging: bool | None = None
+    temperature_c: float | None = None
+    cpu: Fraction | None = None
+    memory: Fraction | None = None
+    disk: Fraction | None = None
+    round_trip_s: Annotated[float, Field(ge=0.0)] | None = None
+    metered: bool = False
+    measures: tuple[Name, ...] = ()
+
+
 class Telemetry(Message):
-    """A device's regular report, QoS 0."""
+    """A device's regular report, QoS 0.
+
+    Attributes:
+        bytes_today: payload bytes of the device's running day, which its daily cap counts.
+    """
 
     seq: Count
     uptime_s: Annotated[float, Field(ge=0.0)]
     tasks: dict[Name, TaskCounts]
     ledger: LedgerBytes
     spool: SpoolState
+    budgets: dict[Name, BudgetState] = Field(default_factory=dict)
+    conditions: Conditions = Conditions()
+    bytes_today: Count = 0
 
 
 class BundleReference(Message):

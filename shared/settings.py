@@ -12,7 +12,7 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args, get_origin
+from typing import Any, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -66,6 +66,30 @@ class Settings(BaseSettings):
             return cls.model_validate(values)
         except ValidationError as err:
             raise SettingsError(_explain(cls, err, path)) from err
+
+
+S = TypeVar("S", bound=BaseModel)
+# A file that is none: standard input or output.
+_NO_FILE = Path("-")
+
+
+def relative_to(folder: Path, settings: S) -> S:
+    """The same settings, every relative file name in them below `folder`; "-" stays what it is."""
+    return settings.model_copy(update={name: _below(folder, value) for name, value in settings})
+
+
+def _below(folder: Path, value: Any) -> Any:
+    match value:
+        case Path():
+            return value if value == _NO_FILE else folder / value
+        case BaseModel():
+            return relative_to(folder, value)
+        case tuple():
+            return tuple(_below(folder, item) for item in value)
+        case dict():
+            return {key: _below(folder, item) for key, item in value.items()}
+        case _:
+            return value
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Score(StrEnum):
     MARGIN = "margin"
     ENTROPY = "entropy"
     ENERGY = "energy"
+    DEFERRAL = "deferral"
 
 
 def softmax(logits: ArrayLike, temperature: float = 1.0) -> FloatArray:

@@ -11,8 +11,8 @@ from threading import Event
 
 import numpy as np
 
-from edge_agent.pipeline import Request
-from edge_agent.settings import DirectorySettings
+from edge_agent.request import Request
+from edge_agent.sources.settings import DirectorySettings
 from shared import atomic
 from shared.errors import SettingsError
 

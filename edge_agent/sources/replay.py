@@ -9,8 +9,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from edge_agent.pipeline import Request
-from edge_agent.settings import ReplaySettings
+from edge_agent.request import Request
+from edge_agent.sources.settings import ReplaySettings
 from shared.codec import Array
 from shared.errors import SettingsError
 

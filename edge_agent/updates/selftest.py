@@ -15,8 +15,8 @@ from typing import Protocol
 
 import numpy as np
 
-from edge_agent.engine import Engine
 from edge_agent.errors import SelfTestFailed
+from edge_agent.execution.engine import Engine
 from shared import bundle, uncertainty
 from shared.errors import EdgeloopError
 

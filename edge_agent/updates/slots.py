@@ -10,8 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from edge_agent.engine import Engine
 from edge_agent.errors import NoWorkingModel
+from edge_agent.execution.engine import Engine
 from shared import atomic, bundle
 from shared.errors import BundleError, StorageFull
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from edge_agent.engine import Engine
 from edge_agent.errors import DownloadFailed, NoWorkingModel
+from edge_agent.execution.engine import Engine
 from edge_agent.ledger import Ledger, Purpose
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline

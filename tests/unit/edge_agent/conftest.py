@@ -6,12 +6,13 @@ from random import Random
 import pytest
 
 from edge_agent.correlation import Correlation
-from edge_agent.engine import Engine
+from edge_agent.execution.engine import Engine
 from edge_agent.ledger import Ledger
 from edge_agent.outcomes import Correction, Outcome
 from edge_agent.pipeline import Pipeline
-from edge_agent.settings import SpoolSettings, TaskSettings
-from edge_agent.spool import Spool
+from edge_agent.settings import TaskSettings
+from edge_agent.spool.settings import SpoolSettings
+from edge_agent.spool.spool import Spool
 from tests.sim import bundles
 from tests.sim.clock import SimulatedClock
 

@@ -72,3 +72,51 @@ def test_read_only_disk_is_said_once(tmp_path, caplog):
                 ledger.count("t", "inferences")
                 ledger.save()
         assert caplog.text.count("counts are not saved") == 1
+
+
+def test_cap_lets_through_no_byte_more_than_the_day_has(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.json", max_bytes_per_day=10_000)
+    sent = 0
+    while ledger.allows(300):
+        ledger.add_bytes(Purpose.SAMPLES, 300)
+        sent += 300
+    assert (sent, ledger.bytes_today()) == (9_900, 9_900)
+    assert ledger.allows(100)
+    assert not ledger.allows(101)
+
+
+def test_cap_counts_what_comes_down_too(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.json", max_bytes_per_day=10_000)
+    ledger.add_bytes(Purpose.UPDATES, 9_950)
+    assert not ledger.allows(51)
+    assert ledger.allows(50)
+
+
+def test_cap_survives_a_restart_to_the_byte(tmp_path):
+    first = Ledger(tmp_path / "ledger.json", max_bytes_per_day=10_000)
+    assert first.allows(4_000)
+    first.add_bytes(Purpose.SAMPLES, 4_000)
+    first.close()
+    second = Ledger(tmp_path / "ledger.json", max_bytes_per_day=10_000)
+    assert second.bytes_today() == 4_000
+    assert second.allows(6_000)
+    assert not second.allows(6_001)
+
+
+def test_cap_is_never_overspent_by_crashes_and_loses_little_to_them(tmp_path):
+    sent = 0
+    for _ in range(20):  # each is killed before it saves, after five samples
+        ledger = Ledger(tmp_path / "ledger.json", max_bytes_per_day=100_000)
+        for _ in range(5):
+            if ledger.allows(300):
+                ledger.add_bytes(Purpose.SAMPLES, 300)
+                sent += 300
+    assert 0 < sent <= 100_000
+    survivor = Ledger(tmp_path / "ledger.json", max_bytes_per_day=100_000)
+    assert sent <= survivor.bytes_today() <= sent + 20 * (100_000 // 64 + 300)
+
+
+def test_without_a_cap_everything_goes(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.json")
+    ledger.add_bytes(Purpose.SAMPLES, 10**12)
+    assert ledger.allows(10**12)

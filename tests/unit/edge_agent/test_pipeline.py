@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from edge_agent.correlation import Correlation
-from edge_agent.engine import Engine
+from edge_agent.deciding.policy import OffloadMode
+from edge_agent.execution.engine import Engine
 from edge_agent.outcomes import AnsweredBy
-from edge_agent.pipeline import Request
-from edge_agent.settings import OffloadMode, SpoolSettings
+from edge_agent.request import Request
+from edge_agent.spool.settings import SpoolSettings
 from shared.errors import SampleError
 from shared.ids import new_id
 from shared.messages import Action, Reason, Receipt, TaskCounts

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from edge_agent.runner import run_sources
-from edge_agent.settings import ReplaySettings, TaskSettings
+from edge_agent.settings import TaskSettings
+from edge_agent.sources.settings import ReplaySettings
 from tests.sim.bundles import sample
 
 

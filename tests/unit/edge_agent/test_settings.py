@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from edge_agent.settings import AgentSettings, OffloadMode
+from edge_agent.deciding.policy import OffloadMode
+from edge_agent.settings import AgentSettings
 from shared.errors import SettingsError
 from tests.harness import ROOT
 

@@ -10,8 +10,8 @@ import pytest
 from edge_agent.correlation import Correlation
 from edge_agent.ledger import Ledger
 from edge_agent.outbox import Outbox
-from edge_agent.settings import SpoolSettings
-from edge_agent.spool import Spool
+from edge_agent.spool.settings import SpoolSettings
+from edge_agent.spool.spool import Spool
 from edge_agent.uplink import Address, Uplink
 from shared import messages
 from shared.ids import new_id

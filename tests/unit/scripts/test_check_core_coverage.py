@@ -28,9 +28,9 @@ def test_all_lines_run_passes(tmp_path):
 
 
 def test_line_not_run_is_named(tmp_path):
-    done = run(tmp_path, full() | {"edge_agent/policy.py": {"missing_lines": [3, 9]}})
+    done = run(tmp_path, full() | {"edge_agent/deciding/policy.py": {"missing_lines": [3, 9]}})
     assert done.returncode == 1
-    assert "edge_agent/policy.py lines 3, 9 were not run by any test" in done.stdout
+    assert "edge_agent/deciding/policy.py lines 3, 9 were not run by any test" in done.stdout
 
 
 def test_module_missing_from_the_report_is_named(tmp_path):

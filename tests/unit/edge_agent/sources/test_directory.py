@@ -4,8 +4,8 @@ from threading import Event
 import numpy as np
 import pytest
 
-from edge_agent.settings import DirectorySettings
-from edge_agent.sources import open_source
+from edge_agent.sources.opening import open_source
+from edge_agent.sources.settings import DirectorySettings
 from shared.errors import SettingsError
 
 

@@ -4,9 +4,9 @@ from threading import Event, Thread
 import numpy as np
 import pytest
 
-from edge_agent.settings import ReplaySettings
-from edge_agent.sources import open_source
+from edge_agent.sources.opening import open_source
 from edge_agent.sources.replay import samples
+from edge_agent.sources.settings import ReplaySettings
 from shared.errors import SettingsError
 
 X = np.arange(5 * 4, dtype=np.uint8).reshape(5, 4)

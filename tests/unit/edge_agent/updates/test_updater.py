@@ -6,13 +6,15 @@ from random import Random
 import pytest
 
 from edge_agent.correlation import Correlation
-from edge_agent.engine import Engine
 from edge_agent.errors import SelfTestFailed
+from edge_agent.execution.engine import Engine
 from edge_agent.ledger import Ledger
 from edge_agent.outbox import Outbox
-from edge_agent.pipeline import Pipeline, Request
-from edge_agent.settings import SpoolSettings, TaskSettings, UpdateSettings
-from edge_agent.spool import Spool
+from edge_agent.pipeline import Pipeline
+from edge_agent.request import Request
+from edge_agent.settings import TaskSettings, UpdateSettings
+from edge_agent.spool.settings import SpoolSettings
+from edge_agent.spool.spool import Spool
 from edge_agent.updates import selftest
 from edge_agent.updates.lifecycle import MAX_STARTS, State
 from edge_agent.updates.record import Records

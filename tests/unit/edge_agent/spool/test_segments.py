@@ -1,6 +1,6 @@
 import pytest
 
-from edge_agent.segments import Place, Segments
+from edge_agent.spool.segments import Place, Segments
 
 
 def open_segments(folder, *, live=None, segment_bytes=100):

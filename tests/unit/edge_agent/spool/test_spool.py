@@ -3,8 +3,8 @@ import sqlite3
 import numpy as np
 import pytest
 
-from edge_agent.settings import SpoolSettings
-from edge_agent.spool import Spool
+from edge_agent.spool.settings import SpoolSettings
+from edge_agent.spool.spool import Spool
 from shared import codec
 from shared.errors import StorageFull
 from shared.ids import new_id

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from edge_agent.segments import Place, Segments
-from edge_agent.settings import SpoolSettings
-from edge_agent.spool_database import Reserve, open_again, open_checked, sync_file
+from edge_agent.spool.rows import Reserve, open_again, open_checked, sync_file
+from edge_agent.spool.segments import Place, Segments
+from edge_agent.spool.settings import SpoolSettings
 from shared import codec, messages
 from shared.codec import Array
 from shared.errors import FrameError, StorageFull

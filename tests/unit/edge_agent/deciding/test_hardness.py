@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edge_agent.hardness import assess
+from edge_agent.deciding.hardness import assess
 from shared import uncertainty
 from shared.manifest import Manifest, TensorSpec
 from shared.uncertainty import Score

@@ -11,8 +11,8 @@ from uuid import UUID
 import numpy as np
 import pytest
 
-from edge_agent.settings import SpoolSettings
-from edge_agent.spool import Spool
+from edge_agent.spool.settings import SpoolSettings
+from edge_agent.spool.spool import Spool
 from shared.errors import StorageFull
 from shared.ids import new_id
 from shared.messages import Reason, SampleHeader
@@ -148,8 +148,8 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from edge_agent.settings import SpoolSettings
-from edge_agent.spool import Spool
+from edge_agent.spool.settings import SpoolSettings
+from edge_agent.spool.spool import Spool
 from shared.errors import StorageFull
 from shared.ids import new_id
 from shared.messages import Reason, SampleHeader
@@ -192,8 +192,8 @@ WRITER = """
 import sys
 from pathlib import Path
 import numpy as np
-from edge_agent.settings import SpoolSettings
-from edge_agent.spool import Spool
+from edge_agent.spool.settings import SpoolSettings
+from edge_agent.spool.spool import Spool
 from shared.ids import new_id
 from shared.messages import Reason, SampleHeader
 import os

@@ -1,8 +1,7 @@
 import pytest
 
-from edge_agent.hardness import Hardness
-from edge_agent.policy import Decision, decide
-from edge_agent.settings import OffloadMode
+from edge_agent.deciding.hardness import Hardness
+from edge_agent.deciding.policy import Decision, OffloadMode, decide
 from shared.messages import Action, Reason
 
 EASY = Hardness(prediction=1, confidence=0.9, score=0.1, valid=True, hard=False)

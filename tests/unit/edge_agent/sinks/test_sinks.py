@@ -3,8 +3,11 @@ import os
 
 import pytest
 
-from edge_agent.outcomes import AnsweredBy, CallbackSink, Correction, JsonLinesSink, Outcome, Sinks
-from edge_agent.settings import OutcomeSettings
+from edge_agent.outcomes import AnsweredBy, Correction, Outcome
+from edge_agent.sinks.callback import CallbackSink
+from edge_agent.sinks.fan_out import Sinks
+from edge_agent.sinks.json_lines import JsonLinesSink
+from edge_agent.sinks.settings import OutcomeSettings
 from shared.ids import new_id
 from shared.messages import Action, Reason
 from tests.sim.disk import fill, small_disk

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from edge_agent.engine import Engine
 from edge_agent.errors import ModelUnusable
+from edge_agent.execution.engine import Engine
 from shared import bundle
 from shared.errors import BundleError, SampleError
 from shared.manifest import Manifest, Outputs, TensorSpec

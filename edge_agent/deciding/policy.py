@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from edge_agent.hardness import Hardness
+from edge_agent.deciding.hardness import Hardness
 from shared.messages import Action, Reason
 
 

@@ -1,0 +1,1 @@
+"""Running models on this processor; onnxruntime is known here alone."""

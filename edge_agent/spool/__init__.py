@@ -1,0 +1,1 @@
+"""What the device keeps until the cloud has it."""
