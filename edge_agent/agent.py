@@ -1,11 +1,11 @@
 """The edge agent's composition root: read this first.
 
-    source ─► Pipeline (engine → hardness → policy) ─► outcome, at once, in the caller's thread
-                          │ hard, or drawn for an audit
-                          ▼
-                        Spool ─► Uplink ══ MQTT ══► cloud          in the agent's own thread, an event loop
-                                   │ verdict ─► correction
-                                   └ desired ─► Updater ─► Slots ─► Pipeline.swap(new engine)
+    source ─► Pipeline (engine → judge → departure) ─► outcome ─► sinks      in the caller's or the source's thread
+                         ▲             │ hard, or drawn for an audit
+               Monitor ──┘             ▼
+      (battery, heat, link)          Spool ─► Uplink ══ MQTT ══► cloud       in the agent's own thread, an event loop
+                                                │ verdict ─► correction
+                                                └ desired ─► Updater ─► Slots ─► Pipeline.swap(new engine)
 
 `EdgeAgent` is the same object in a service (`edge-agent run`) and in a program of yours: `open`, `infer`, `close`.
 """
@@ -25,29 +25,36 @@ from typing import Self
 
 from edge_agent.background import Background, every
 from edge_agent.correlation import Correlation
+from edge_agent.deciding.pressure import Measure
 from edge_agent.errors import AgentClosed, BackgroundDied, StateInUse, UnknownTask
+from edge_agent.host.resources import Sensors
 from edge_agent.ledger import Ledger
+from edge_agent.monitor import Monitor
 from edge_agent.outbox import Outbox
 from edge_agent.outcomes import Correction, Outcome
 from edge_agent.pipeline import Pipeline
 from edge_agent.request import Request
 from edge_agent.runner import run_sources
+from edge_agent.server.app import Server
 from edge_agent.settings import AgentSettings
+from edge_agent.sinks.context import SinkContext
 from edge_agent.sinks.fan_out import open_sinks
 from edge_agent.spool.spool import Spool
+from edge_agent.task import Common, Task
 from edge_agent.updates.dispatch import UpdateDispatcher
 from edge_agent.updates.fetch import Fetcher, HttpFetcher
-from edge_agent.updates.slots import Slots
-from edge_agent.updates.updater import Surroundings, Updater
+from edge_agent.updates.updater import Surroundings
 from edge_agent.uplink import Address, Uplink
 from shared import __version__
 from shared.codec import Array
-from shared.messages import Desired, DeviceState, TaskState, Telemetry, Verdict
+from shared.manifest import Manifest
+from shared.messages import Desired, DeviceState, Telemetry, Verdict
 from shared.mqtt import Connector, connector
 
 log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0
+_NO_SMALL_MODEL = frozenset({Measure.SMALLER_MODEL})
 
 
 class EdgeAgent:
@@ -96,51 +103,67 @@ class EdgeAgent:
         rng: Random,
     ) -> None:
         settings, state_dir = self.settings, self.settings.state_dir
-        self._ledger = Ledger(state_dir / "ledger.json")
+        self._ledger = Ledger(state_dir / "ledger.json", max_bytes_per_day=settings.ledger.max_bytes_per_day)
         self._spool = Spool(state_dir / "spool", settings.spool)
-        self._outbox = Outbox(state_dir / "outbox")
-        self._correlation = Correlation()
-        self._sink = open_sinks(settings.outcomes, on_outcome, on_correction)
+        surroundings = SinkContext(
+            site=settings.site,
+            device=settings.device,
+            tasks=tuple(settings.tasks),
+            broker=settings.broker,
+            telemetry=self.telemetry,
+            telemetry_interval_s=settings.telemetry.interval_s,
+            rng=rng,
+            connect=connector if connect is None else lambda _: connect,
+        )
+        self._sinks = open_sinks(settings.outcomes, on_outcome, on_correction, surroundings)
+        outbox, correlation = Outbox(state_dir / "outbox"), Correlation()
         self._uplink = Uplink(
             Address(settings.site, settings.device),
             connect=connect or connector(settings.broker),
             broker=settings.broker,
             spool=self._spool,
-            outbox=self._outbox,
+            outbox=outbox,
             ledger=self._ledger,
-            correlation=self._correlation,
+            correlation=correlation,
             listener=self,
             telemetry_interval_s=settings.telemetry.interval_s,
+            send_deferred=self._sends_deferred,
             rng=rng,
         )
-        around = Surroundings(self._outbox, self._ledger, fetcher or HttpFetcher(), rng, self._uplink.state_changed)
-        self._pipelines: dict[str, Pipeline] = {}
-        self._slots: dict[str, Slots] = {}
-        updaters: dict[str, Updater] = {}
-        for name, task in settings.tasks.items():
-            folder = state_dir / "tasks" / name
-            self._slots[name] = Slots(folder)
-            self._pipelines[name] = Pipeline(
-                name,
-                task,
-                self._slots[name].open(task.bundle),
-                spool=self._spool,
-                ledger=self._ledger,
-                correlation=self._correlation,
-                sink=self._sink,
-                rng=rng,
-                wake=self._uplink.wake,
-            )
-            updaters[name] = Updater(
-                self._pipelines[name], self._slots[name], folder, settings=settings.updates, around=around
-            )
-        self._updates = UpdateDispatcher(updaters)
+        common = Common(
+            spool=self._spool,
+            ledger=self._ledger,
+            correlation=correlation,
+            sink=self._sinks,
+            rng=rng,
+            updates=settings.updates,
+            around_updates=Surroundings(
+                outbox, self._ledger, fetcher or HttpFetcher(), rng, self._uplink.state_changed
+            ),
+            send_now=self._uplink.send_now,
+            wake=self._uplink.wake,
+        )
+        self._tasks = {
+            name: Task(name, task, state_dir / "tasks" / name, common) for name, task in settings.tasks.items()
+        }
+        self._updates = UpdateDispatcher({name: task.updater for name, task in self._tasks.items()})
+        sensors = Sensors(settings.pressure, state_dir)
+        self._monitor = Monitor(
+            settings.pressure,
+            self._tasks.values(),
+            look=lambda: sensors.read(link_up=self._uplink.connected, round_trip_s=self._uplink.round_trip_s),
+            unavailable=frozenset() if any(task.small_bundle for task in settings.tasks.values()) else _NO_SMALL_MODEL,
+        )
+        self._server = Server(settings.server, self) if settings.server.enabled else None
         self._background = Background(
             {
                 "uplink": self._uplink.run,
                 "updates": self._updates.run,
+                "monitor": self._monitor.run,
                 "flush": lambda: every(settings.spool.flush_interval_s, self._spool.flush),
-                "save": lambda: every(settings.telemetry.save_interval_s, self._ledger.save),
+                "save": lambda: every(settings.telemetry.save_interval_s, self._save),
+                **self._sinks.tasks(),
+                **({"server": self._server.run} if self._server is not None else {}),
             },
             died=self._end_run,
         )
@@ -167,8 +190,8 @@ class EdgeAgent:
     def start(self) -> Self:
         """Start the uplink and the updates in the agent's own thread."""
         self._background.start()
-        for name, pipeline in self._pipelines.items():
-            log.info("task %s: ready with model %s", name, pipeline.engine.manifest.version)
+        for name, task in self._tasks.items():
+            log.info("task %s: ready with model %s", name, task.pipeline.engine.manifest.version)
         return self
 
     def infer(
@@ -209,7 +232,15 @@ class EdgeAgent:
         self._stop_run = stop
         if self._died:
             stop.set()
-        run_sources(self._pipelines, self.settings.tasks, stop)
+        run_sources(
+            {name: task.pipeline for name, task in self._tasks.items()},
+            self.settings.tasks,
+            stop,
+            counts=self._ledger,
+            thin=lambda _task: self._monitor.sampling_factor,
+            broker=self.settings.broker,
+            client=f"edge-{self.settings.site}-{self.settings.device}",
+        )
         if not any(task.sources for task in self.settings.tasks.values()):
             stop.wait()
         if self._died:
@@ -218,6 +249,14 @@ class EdgeAgent:
     def model_version(self, task: str | None = None) -> str:
         """Version of the model that the next sample will meet."""
         return self._pipeline(task).engine.manifest.version
+
+    def manifests(self) -> dict[str, Manifest]:
+        """What each task's model takes and gives."""
+        return {name: task.pipeline.engine.manifest for name, task in self._tasks.items()}
+
+    def ready(self) -> bool:
+        """Whether every task answers."""
+        return not self._closed
 
     def wait_until_delivered(self, timeout: float) -> bool:
         """Block until the cloud has named every spooled sample; False when `timeout` seconds passed first."""
@@ -234,9 +273,12 @@ class EdgeAgent:
             return
         self._closed = True
         self._background.stop(self._uplink.say_goodbye, timeout_s=_CLOSE_TIMEOUT_S)
-        self._ledger.save()
+        if self._server is not None:
+            self._server.close()
+        self._save()
+        self._ledger.close()
         self._spool.close()
-        self._sink.close()
+        self._sinks.close()
         os.close(self._claim)
 
     def __enter__(self) -> Self:
@@ -251,11 +293,11 @@ class EdgeAgent:
 
     def verdict(self, verdict: Verdict) -> None:
         """A verdict came down."""
-        pipeline = self._pipelines.get(verdict.task)
-        if pipeline is None:
+        task = self._tasks.get(verdict.task)
+        if task is None:
             log.warning("a verdict for the task %r, which this device does not have, is ignored", verdict.task)
             return
-        pipeline.take_verdict(verdict)
+        task.pipeline.take_verdict(verdict)
 
     def desired(self, desired: Desired) -> None:
         """The cloud wants these bundles."""
@@ -263,7 +305,8 @@ class EdgeAgent:
 
     def state(self) -> DeviceState:
         """What this device runs."""
-        return DeviceState(online=True, agent_version=__version__, tasks={n: self._task_state(n) for n in self._slots})
+        tasks = {name: task.state() for name, task in self._tasks.items()}
+        return DeviceState(online=True, agent_version=__version__, tasks=tasks)
 
     def telemetry(self) -> Telemetry:
         """Counts, bytes and what waits."""
@@ -274,6 +317,9 @@ class EdgeAgent:
             tasks=self._ledger.counts(),
             ledger=self._ledger.bytes(),
             spool=self._spool.state(),
+            budgets={name: task.budget() for name, task in self._tasks.items()},
+            conditions=self._monitor.conditions(),
+            bytes_today=self._ledger.bytes_today(),
         )
 
     def _end_run(self) -> None:
@@ -281,20 +327,22 @@ class EdgeAgent:
         if self._stop_run is not None:
             self._stop_run.set()
 
-    def _task_state(self, name: str) -> TaskState:
-        pointer = self._slots[name].pointer()
-        engine = self._pipelines[name].engine
-        previous = pointer.previous.version if pointer and pointer.previous else None
-        return TaskState(bundle_version=engine.manifest.version, bundle_sha256=engine.sha256, previous_version=previous)
+    def _sends_deferred(self) -> bool:
+        return self._monitor.sends_deferred()
+
+    def _save(self) -> None:
+        self._ledger.save()
+        for task in self._tasks.values():
+            task.save()
 
     def _pipeline(self, task: str | None) -> Pipeline:
-        if task is None and len(self._pipelines) == 1:
-            return next(iter(self._pipelines.values()))
-        pipeline = self._pipelines.get(task or "")
-        if pipeline is None:
-            known = ", ".join(self._pipelines)
+        if task is None and len(self._tasks) == 1:
+            return next(iter(self._tasks.values())).pipeline
+        found = self._tasks.get(task or "")
+        if found is None:
+            known = ", ".join(self._tasks)
             raise UnknownTask(f"name one of this device's tasks: {known}" + (f" (not {task!r})" if task else ""))
-        return pipeline
+        return found.pipeline
 
 
 def _claimed(folder: Path) -> int:

@@ -9,7 +9,12 @@ EdgeloopError
 ├── UnknownTask            the device has no task of that name
 ├── StateInUse             another agent runs on the same state folder
 ├── AgentClosed            the agent was asked for something after it was closed
-└── BackgroundDied         the uplink and the updates ended by a fault of their own
+├── RequestRefused         a request to the local server is not one that it can answer
+├── Overloaded             too many requests wait at the local server
+├── ReceiverAway           nobody answers where a webhook's outcomes go
+├── BackgroundDied         the uplink and the updates ended by a fault of their own
+├── AgentHangs             a part does not end: the process has to be started again
+└── InstallRefused         the service cannot be installed as asked
 """
 
 from __future__ import annotations
@@ -45,5 +50,28 @@ class AgentClosed(EdgeloopError):
     exit_code = 70
 
 
+class RequestRefused(EdgeloopError):
+    exit_code = 65
+    http_status = 400
+
+
+class Overloaded(EdgeloopError):
+    exit_code = 75
+    http_status = 503
+
+
+class ReceiverAway(EdgeloopError):
+    exit_code = 69
+    http_status = 503
+
+
 class BackgroundDied(EdgeloopError):
     exit_code = 70
+
+
+class AgentHangs(EdgeloopError):
+    exit_code = 75
+
+
+class InstallRefused(EdgeloopError):
+    exit_code = 77

@@ -52,6 +52,11 @@ class Ledger:
         """How often the agent has started on this device, this time included."""
         return self._starts
 
+    @property
+    def capped(self) -> bool:
+        """Whether a day has a cap; without one `allows` is always true and never touches the disk."""
+        return self._cap is not None
+
     def add_bytes(self, purpose: Purpose, count: int) -> None:
         """Book `count` payload bytes."""
         with self._lock:

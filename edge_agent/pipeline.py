@@ -1,4 +1,4 @@
-"""The hot path of one task: engine → hardness → policy → spool → outcome.
+"""The hot path of one task: engine → judge (hardness, policy) → departure → outcome.
 
 Synchronous and in the caller's thread; nothing here waits for the network (unless the caller gave a deadline) or for
 the disk's flush.
@@ -7,36 +7,53 @@ the disk's flush.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import replace
-from random import Random
+from dataclasses import dataclass
 from time import perf_counter_ns
+from uuid import UUID
 
-from edge_agent.deciding import policy
 from edge_agent.correlation import Correlation
-from edge_agent.execution.engine import Engine
-from edge_agent.deciding.hardness import Hardness, assess
-from edge_agent.ledger import Ledger
-from edge_agent.outcomes import AnsweredBy, Correction, Outcome, Sink
 from edge_agent.deciding.policy import Decision
+from edge_agent.departure import Departure
+from edge_agent.execution.engine import Engine
+from edge_agent.judge import Judge, Judgement
+from edge_agent.ledger import Ledger
+from edge_agent.outcomes import AnsweredBy, Correction, Outcome
 from edge_agent.request import Request
 from edge_agent.settings import TaskSettings
 from edge_agent.sinks.order import InOrder
 from edge_agent.spool.spool import Spool
-from shared.errors import StorageFull
 from shared.ids import new_id
 from shared.manifest import Manifest
 from shared.messages import Action, Reason, SampleHeader, Verdict
 
 _SEQ_BITS = 32
+_COUNTED_AS = {
+    Action.KEEP: "kept",
+    Action.OFFLOAD: "offloaded",
+    Action.DEFER: "deferred",
+    Action.DROP: "dropped",
+}
+_COUNTED_TOO = {
+    Reason.AUDIT: ("audits",),
+    Reason.DUPLICATE: ("duplicates",),
+    Reason.WITHHELD: ("withheld",),
+    Reason.BUDGET: ("over_budget",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """A sample that was judged; `manifest` is of the model that answered."""
+
+    request: Request
+    judgement: Judgement
+    manifest: Manifest
+    sample_id: UUID
+    seq: int
 
 
 class Pipeline:
-    """One task's way from a sample to an outcome. Thread-safe.
-
-    Args:
-        wake: called after something was spooled; must not block.
-    """
+    """One task's way from a sample to an outcome. Thread-safe."""
 
     def __init__(
         self,
@@ -44,30 +61,43 @@ class Pipeline:
         settings: TaskSettings,
         engine: Engine,
         *,
+        judge: Judge,
+        departure: Departure,
         spool: Spool,
         ledger: Ledger,
         correlation: Correlation,
-        sink: Sink,
-        rng: Random,
-        wake: Callable[[], None],
+        sink: InOrder,
     ) -> None:
         self.name = name
         self._settings = settings
         self._engine = engine
-        self._spool, self._ledger, self._correlation = spool, ledger, correlation
-        self._sink, self._rng, self._wake = InOrder(sink), rng, wake
+        self._stand_in: Engine | None = None
+        self._judge, self._departure = judge, departure
+        self._spool, self._ledger, self._correlation, self._sink = spool, ledger, correlation, sink
         self._lock = threading.Lock()
         # Unique and rising over restarts without a clock: the count of starts, then the count of samples.
         self._seq = ledger.starts << _SEQ_BITS
 
     @property
     def engine(self) -> Engine:
-        """The engine that the next sample will meet."""
+        """The task's engine; under pressure a lighter one may stand in for it."""
         return self._engine
+
+    @property
+    def stand_in(self) -> Engine | None:
+        """What answers in the engine's place now."""
+        return self._stand_in
 
     def swap(self, engine: Engine) -> None:
         """Take a warm engine into use between two samples; one under way ends on the old one."""
         self._engine = engine
+        if self._stand_in is None:
+            self._judge.met(engine.manifest)
+
+    def let_stand_in(self, engine: Engine | None) -> None:
+        """Let a lighter engine answer, until this is called with None."""
+        self._stand_in = engine
+        self._judge.met((engine or self._engine).manifest)
 
     def infer(self, request: Request) -> Outcome:
         """Answer one sample and offload it if it is hard.
@@ -76,17 +106,44 @@ class Pipeline:
             SampleError: the tensor is not of the task's shape and dtype.
             ModelUnusable: the model failed while running.
         """
-        started = perf_counter_ns()
-        engine = self._engine
+        started_ns = perf_counter_ns()
+        engine = self._stand_in or self._engine
         try:
-            logits = engine.run(request.tensor)
+            if self._judge.wants_embedding:
+                logits, embedding = engine.run_both(request.tensor)
+            else:
+                logits, embedding = engine.run(request.tensor), None
         except Exception:
             self._ledger.count(self.name, "inferences", "errors")
             raise
-        infer_us = (perf_counter_ns() - started) / 1000
-        hardness = assess(logits, engine.manifest)
-        outcome = self._decided(request, hardness, engine.manifest, infer_us)
-        outcome = replace(outcome, total_us=(perf_counter_ns() - started) / 1000)
+        infer_us = (perf_counter_ns() - started_ns) / 1000
+        wait_s = self._settings.deadline_s if request.deadline_s is None else request.deadline_s
+        judgement = self._judge.judge(request, logits, embedding, manifest=engine.manifest, waited_for=wait_s > 0)
+        sample = _Sample(request, judgement, engine.manifest, new_id(), self._next_seq())
+        decision, answered_by, verdict = judgement.decision, AnsweredBy.EDGE, None
+        if decision.goes_up:
+            until_s = started_ns / 1e9 + wait_s if wait_s > 0 else None
+            decision, answered_by, verdict = self._go_up(sample, until_s)
+        self._ledger.count(self.name, "inferences", *_counts(decision))
+        hardness = judgement.hardness
+        prediction = hardness.prediction if verdict is None else verdict.prediction
+        outcome = Outcome(
+            sample_id=sample.sample_id,
+            task=self.name,
+            seq=sample.seq,
+            label=_label(engine.manifest, prediction),
+            prediction=prediction,
+            confidence=hardness.confidence if verdict is None else _probability(verdict),
+            answered_by=answered_by,
+            edge_prediction=hardness.prediction,
+            hardness=hardness.score,
+            action=decision.action,
+            reason=decision.reason,
+            bundle_version=engine.manifest.version,
+            reference=request.reference,
+            infer_us=infer_us,
+            total_us=(perf_counter_ns() - started_ns) / 1000,
+        )
         self._sink.outcome(outcome)
         return outcome
 
@@ -99,6 +156,7 @@ class Pipeline:
             return
         agreed = verdict.prediction == header.prediction
         self._ledger.count(self.name, "verdicts", *(["agreed"] if agreed else []))
+        self._judge.judged(header, agreed=agreed)
         if asked is not None and asked.verdict is not None:
             return
         self._sink.correction(
@@ -106,7 +164,7 @@ class Pipeline:
                 sample_id=verdict.sample_id,
                 task=self.name,
                 seq=header.seq,
-                label=self._label(verdict.prediction),
+                label=_label(self._engine.manifest, verdict.prediction),
                 prediction=verdict.prediction,
                 confidence=_probability(verdict),
                 agreed=agreed,
@@ -116,79 +174,46 @@ class Pipeline:
             )
         )
 
-    def _decided(self, request: Request, hardness: Hardness, manifest: Manifest, infer_us: float) -> Outcome:
-        settings = self._settings
-        audit = settings.audit_fraction if request.audit_fraction is None else request.audit_fraction
+    def _next_seq(self) -> int:
         with self._lock:
             self._seq += 1
-            seq, draw = self._seq, self._rng.random()
-        decision = policy.decide(hardness, mode=settings.offload, audit_fraction=audit, draw=draw)
-        outcome = Outcome(
-            sample_id=new_id(),
+            return self._seq
+
+    def _go_up(self, sample: _Sample, until_s: float | None) -> tuple[Decision, AnsweredBy, Verdict | None]:
+        """Spool a sample, and wait for the verdict until then, by `time.perf_counter`; None: nobody waits."""
+        header = self._header(sample)
+        if header.reason is Reason.AUDIT:
+            until_s = None
+        label = _label(sample.manifest, header.prediction)
+        decision = self._departure.leave(sample.request, header, sample.judgement, label=label, until_s=until_s)
+        self._judge.settle(sample.judgement, sent=decision.goes_up, size_bytes=sample.request.tensor.nbytes)
+        if not decision.goes_up or until_s is None:
+            return decision, AnsweredBy.EDGE, None
+        verdict = self._correlation.wait(header.sample_id)
+        return decision, AnsweredBy.EDGE_AFTER_DEADLINE if verdict is None else AnsweredBy.CLOUD, verdict
+
+    def _header(self, sample: _Sample) -> SampleHeader:
+        training_use, decision = sample.request.training_use, sample.judgement.decision
+        return SampleHeader(
+            sample_id=sample.sample_id,
             task=self.name,
-            seq=seq,
-            label=manifest.labels[hardness.prediction],
-            prediction=hardness.prediction,
-            confidence=hardness.confidence,
-            answered_by=AnsweredBy.EDGE,
-            edge_prediction=hardness.prediction,
-            hardness=hardness.score,
-            action=decision.action,
+            seq=sample.seq,
+            bundle_version=sample.manifest.version,
+            prediction=sample.judgement.hardness.prediction,
+            hardness=sample.judgement.hardness.score,
             reason=decision.reason,
-            bundle_version=manifest.version,
-            reference=request.reference,
-            infer_us=infer_us,
-            total_us=0.0,
-        )
-        if decision.action is not Action.OFFLOAD:
-            self._ledger.count(self.name, "inferences", "kept")
-            return outcome
-        return self._offloaded(request, outcome, decision)
-
-    def _offloaded(self, request: Request, outcome: Outcome, decision: Decision) -> Outcome:
-        settings = self._settings
-        deadline_s = settings.deadline_s if request.deadline_s is None else request.deadline_s
-        waits = deadline_s if decision.reason is not Reason.AUDIT else 0.0
-        header = SampleHeader(
-            sample_id=outcome.sample_id,
-            task=self.name,
-            seq=outcome.seq,
-            bundle_version=outcome.bundle_version,
-            prediction=outcome.edge_prediction,
-            hardness=outcome.hardness,
-            reason=outcome.reason,
             inclusion_probability=decision.inclusion_probability,
-            training_use=settings.training_use if request.training_use is None else request.training_use,
-        )
-        self._sink.expect(outcome.sample_id)
-        self._correlation.ask(header, reference=request.reference, deadline_s=waits)
-        try:
-            self._spool.put(header, request.tensor)
-        except StorageFull:
-            self._correlation.forget(outcome.sample_id)
-            self._ledger.count(self.name, "inferences", "dropped")
-            return replace(outcome, action=Action.DROP, reason=Reason.SPOOL_FULL)
-        self._ledger.count(
-            self.name, "inferences", "offloaded", *(["audits"] if outcome.reason is Reason.AUDIT else [])
-        )
-        self._wake()
-        return self._answered(outcome) if waits > 0 else outcome
-
-    def _answered(self, outcome: Outcome) -> Outcome:
-        verdict = self._correlation.wait(outcome.sample_id)
-        if verdict is None:
-            return replace(outcome, answered_by=AnsweredBy.EDGE_AFTER_DEADLINE)
-        return replace(
-            outcome,
-            prediction=verdict.prediction,
-            label=self._label(verdict.prediction),
-            confidence=_probability(verdict),
-            answered_by=AnsweredBy.CLOUD,
+            training_use=self._settings.training_use if training_use is None else training_use,
         )
 
-    def _label(self, prediction: int) -> str:
-        labels = self._engine.manifest.labels
-        return labels[prediction] if prediction < len(labels) else str(prediction)
+
+def _counts(decision: Decision) -> tuple[str, ...]:
+    """The fields of `TaskCounts` that a decision adds one to."""
+    return (_COUNTED_AS[decision.action], *_COUNTED_TOO.get(decision.reason, ()))
+
+
+def _label(manifest: Manifest, prediction: int) -> str:
+    return manifest.labels[prediction] if prediction < len(manifest.labels) else str(prediction)
 
 
 def _probability(verdict: Verdict) -> float:

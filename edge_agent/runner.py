@@ -1,44 +1,88 @@
-"""Plays the sources of every task through its pipeline."""
+"""Plays the sources of every task through its pipeline, all side by side."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Protocol
 
 from edge_agent.errors import ModelUnusable
 from edge_agent.pipeline import Pipeline
-from edge_agent.request import Request
 from edge_agent.settings import TaskSettings
+from edge_agent.sources.context import SourceContext
 from edge_agent.sources.opening import open_source
-from shared.errors import SampleError
+from edge_agent.sources.settings import SourceSettings, reads_stdin
+from shared.errors import SampleError, SettingsError
+from shared.mqtt import BrokerSettings
 
 log = logging.getLogger(__name__)
 
 _MAX_SAID = 100
 
 
-def run_sources(pipelines: Mapping[str, Pipeline], tasks: Mapping[str, TaskSettings], stop: threading.Event) -> None:
-    """Play each task's sources, one after the other, each task in a thread of its own; return when all have ended.
+class Counts(Protocol):
+    """Where samples are counted: the ledger."""
+
+    def count(self, task: str, *names: str) -> None:
+        """Add one to each name, as often as it is named."""
+        ...
+
+
+def run_sources(
+    pipelines: Mapping[str, Pipeline],
+    tasks: Mapping[str, TaskSettings],
+    stop: threading.Event,
+    *,
+    counts: Counts | None = None,
+    thin: Callable[[str], int] = lambda _task: 1,
+    broker: BrokerSettings | None = None,
+    client: str = "edge-agent",
+) -> None:
+    """Play every source of every task, each in a thread of its own; return when all have ended.
+
+    Args:
+        counts: told of what came and was no sample, was not taken because of `thin`, or was dropped because the agent
+            was slow.
+        thin: of how many samples of a task one is to be taken at this moment, source by source; 1: all.
+        broker, client: of sources that subscribe: the agent's broker, and how the ids of their connections begin.
 
     Raises:
-        EdgeloopError: what ended a task's sources too early; the other tasks are stopped first. A fault of our own or
-            of the disk comes out as it is.
+        SettingsError: two sources read standard input.
+        EdgeloopError: what ended a source too early; the others are stopped first. A fault of our own or of the disk
+            comes out as it is.
     """
+    if sum(reads_stdin(source) for task in tasks.values() for source in task.sources) > 1:
+        raise SettingsError("standard input can feed one source only: leave one of them, or give the others a FIFO")
     failures: list[Exception] = []
 
-    def play(pipeline: Pipeline, settings: TaskSettings) -> None:
+    def play(pipeline: Pipeline, settings: SourceSettings, name: str) -> None:
+        said = _Said(pipeline.name, name, counts)
+        context = SourceContext(
+            task=pipeline.name,
+            name=name,
+            spec=lambda: pipeline.engine.manifest.input,
+            broker=broker or BrokerSettings(),
+            client=f"{client}-{pipeline.name}",
+            thin=lambda: thin(pipeline.name),
+            skipped=said.skipped,
+            overrun=said.overrun,
+            waited=said.waited,
+            refused=said.refused,
+        )
         try:
-            for source in settings.sources:
-                _play_one(pipeline, open_source(source, stop), stop)
+            _play_one(pipeline, settings, context, stop, said)
         except Exception as err:  # noqa: BLE001  # raised below: a thread that dies alone would look like the end
             failures.append(err)
             stop.set()
+        said.end()
 
     threads = [
-        threading.Thread(target=play, args=(pipelines[name], settings), name=f"source-{name}", daemon=True)
-        for name, settings in tasks.items()
-        if settings.sources
+        threading.Thread(target=play, args=(pipelines[task], source, name), name=f"{task}-{name}", daemon=True)
+        for task, settings in tasks.items()
+        for number, source in enumerate(settings.sources)
+        for name in [f"{source.kind}-{number}"]
     ]
     for thread in threads:
         thread.start()
@@ -48,15 +92,63 @@ def run_sources(pipelines: Mapping[str, Pipeline], tasks: Mapping[str, TaskSetti
         raise failures[0]
 
 
-def _play_one(pipeline: Pipeline, requests: Iterator[Request], stop: threading.Event) -> None:
-    said: set[str] = set()
-    for request in requests:
-        if stop.is_set():
-            return
-        try:
-            pipeline.infer(request)
-        except (SampleError, ModelUnusable) as err:
-            # One unusable sample ends nothing; each kind is said once, the ledger counts them all.
-            if str(err) not in said and len(said) < _MAX_SAID:
-                said.add(str(err))
-                log.error("task %s: a sample could not be answered: %s", pipeline.name, err)
+def _play_one(
+    pipeline: Pipeline, settings: SourceSettings, context: SourceContext, stop: threading.Event, said: _Said
+) -> None:
+    with closing(open_source(settings, context, stop)) as requests:
+        for request in requests:
+            if stop.is_set():
+                return
+            try:
+                pipeline.infer(request)
+            except (SampleError, ModelUnusable) as err:
+                said.unanswered(err)  # the pipeline counted it; one unusable sample ends nothing
+            except Exception:
+                stop.set()  # before the source is closed: what it waits for looks at this
+                raise
+
+
+class _Said:
+    """What one source's samples became, counted each time and said once. Called from the source's threads."""
+
+    def __init__(self, task: str, source: str, counts: Counts | None) -> None:
+        self._task, self._source, self._counts = task, source, counts
+        self._errors: set[str] = set()
+        self._overrun = self._waited = 0
+
+    def refused(self, err: SampleError) -> None:
+        self._count("inferences", "errors")
+        self.unanswered(err)
+
+    def unanswered(self, err: Exception) -> None:
+        if str(err) not in self._errors and len(self._errors) < _MAX_SAID:
+            self._errors.add(str(err))
+            log.error("task %s: %s: a sample could not be answered: %s", self._task, self._source, err)
+
+    def skipped(self, count: int) -> None:
+        self._count(*["skipped"] * count)
+
+    def overrun(self, count: int) -> None:
+        if not self._overrun:
+            log.warning("task %s: %s: the agent is slower; the oldest samples go, counted", self._task, self._source)
+        self._overrun += count
+        self._count(*["overrun"] * count)
+
+    def waited(self, count: int) -> None:
+        if not self._waited:
+            log.info("task %s: %s: the agent is slower; samples wait, counted", self._task, self._source)
+        self._waited += count
+
+    def end(self) -> None:
+        if self._overrun or self._waited:
+            log.info(
+                "task %s: %s ended: the agent was slower for %d dropped and %d waiting samples",
+                self._task,
+                self._source,
+                self._overrun,
+                self._waited,
+            )
+
+    def _count(self, *names: str) -> None:
+        if self._counts is not None:
+            self._counts.count(self._task, *names)

@@ -28,7 +28,8 @@ class TaskSettings(Section):
         bundle: the factory's bundle file, installed at the first start and the last resort ever after.
         small_bundle: a lighter model of the same task, used while the device is under pressure.
         offload: what may leave the device.
-        redact: `module:function` that sees each sample before it is spooled and may change or withhold it.
+        redact: `module:function` or `file.py:function` that sees each sample before it is spooled and may change or
+            withhold it.
         audit_fraction: share of the confident samples sent up at random, so that the cloud can estimate without bias.
         training_use: False: the cloud answers this task's samples but neither keeps nor trains on them.
         deadline_s: how long `infer` waits for the verdict on a hard sample when its caller does not say; 0: not at all.
@@ -38,7 +39,7 @@ class TaskSettings(Section):
     bundle: Path
     small_bundle: Path | None = None
     offload: OffloadMode = OffloadMode.HARD_AND_AUDIT
-    redact: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = None
+    redact: Annotated[str, Field(pattern=r"^([\w.]+|.+\.py):\w+$")] | None = None
     audit_fraction: Annotated[float, Field(ge=0, le=1)] = 0.02
     training_use: bool = True
     deadline_s: Annotated[float, Field(ge=0)] = 0.0
@@ -111,4 +112,11 @@ class AgentSettings(Settings):
         Raises:
             SettingsError: see `Settings.load`.
         """
-        return relative_to(path.absolute().parent, cls.load(path, overrides=overrides))
+        folder = path.absolute().parent
+        settings = relative_to(folder, cls.load(path, overrides=overrides))
+        return settings.model_copy(update={"tasks": {n: _hook_below(folder, t) for n, t in settings.tasks.items()}})
+
+
+def _hook_below(folder: Path, task: TaskSettings) -> TaskSettings:
+    where, _, function = (task.redact or "").rpartition(":")
+    return task.model_copy(update={"redact": f"{folder / where}:{function}"}) if where.endswith(".py") else task

@@ -1,42 +1,51 @@
 """The one connection to the cloud: samples, reports, state and telemetry go up; verdicts, receipts, wishes come down.
 
-Runs in the agent's own event loop. A sample leaves the spool only when a verdict or a receipt names it.
+Runs in the agent's own event loop. A sample leaves the spool only when a verdict or a receipt names it. A sample that
+somebody waits for does not queue behind the spool's: `send_now` puts it on the wire in the loop's next turn.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import time
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
+from uuid import UUID
 
+from edge_agent.allowance import Allowance
+from edge_agent.arrivals import Addressee, Arrivals
 from edge_agent.correlation import Correlation
+from edge_agent.flights import Flights
 from edge_agent.ledger import Ledger, Purpose
 from edge_agent.outbox import Outbox
 from edge_agent.spool.spool import Spool, SpooledSample
 from shared import messages
-from shared.errors import FrameError
-from shared.messages import Desired, DeviceState, Receipt, Telemetry, Verdict
-from shared.mqtt import BrokerSettings, Connection, Connector, Identity, Received, Will, keep_connected, together
-from shared.topics import Channel, Topic, parse
+from shared.codec import Array
+from shared.errors import ConnectionLost
+from shared.messages import DeviceState, SampleHeader, Telemetry
+from shared.mqtt import BrokerSettings, Connection, Connector, Identity, Will, keep_connected, together
+from shared.topics import Channel, Topic
 
 log = logging.getLogger(__name__)
 
-_BATCH = 100
+# Read from the spool at once; more would keep the loop from its other work for longer than somebody may wait.
+_BATCH = 16
+# Of the spool's samples under way at once, and of those that somebody waits for and that the line has not taken yet.
+_UNDER_WAY_BYTES = 1024**2
+_HURRIED_BYTES = 4 * 1024**2
+_HURRY_AGAIN_S = 0.01
 _REPORT_AGAIN_S = 15.0
-_SAY_AGAIN_S = 60.0
+_LOOK_AGAIN_S = 60.0
+_SHORTEST_PAUSE_S = 0.005
+_DOWN = (Channel.VERDICT, Channel.RECEIPT, Channel.DESIRED)
 
 
-class Listener(Protocol):
-    """Who is told what came down."""
-
-    def verdict(self, verdict: Verdict) -> None: ...
-
-    def desired(self, desired: Desired) -> None: ...
+class Listener(Addressee, Protocol):
+    """Who is told what came down, and asked what goes up."""
 
     def state(self) -> DeviceState: ...
 
@@ -55,7 +64,11 @@ class Address:
 
 
 class Uplink:
-    """See the module. `run` never ends by itself; `wake` and `state_changed` may be called from any thread."""
+    """See the module. `run` never ends by itself; what is not a coroutine may be called from any thread.
+
+    Args:
+        send_deferred: whether samples that can wait are sent, too.
+    """
 
     def __init__(
         self,
@@ -69,39 +82,83 @@ class Uplink:
         correlation: Correlation,
         listener: Listener,
         telemetry_interval_s: float,
+        send_deferred: Callable[[], bool],
         rng: Random,
     ) -> None:
         self._address, self._connect, self._broker = address, connect, broker
         self._spool, self._outbox, self._ledger, self._correlation = spool, outbox, ledger, correlation
-        self._listener, self._rng = listener, rng
+        self._listener, self._send_deferred, self._rng = listener, send_deferred, rng
         self._telemetry_interval_s = telemetry_interval_s
+        self._topics = {channel: address.topic(channel) for channel in Channel}
+        channels = {self._topics[channel]: channel for channel in _DOWN}
+        self._arrivals = Arrivals(
+            channels, spool=spool, outbox=outbox, ledger=ledger, correlation=correlation, addressee=listener
+        )
+        self._allowance = Allowance(ledger)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._fresh = asyncio.Event()
         self._changed = asyncio.Event()
         self._connection: Connection | None = None
-        self._said_s: dict[str, float] = {}
+        self._more = True
+        self._hurried_lock = threading.Lock()
+        self._hurried_bytes = 0
+        self._was_connected = False
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection on which verdicts come down."""
+        return self._connection is not None
+
+    @property
+    def round_trip_s(self) -> float | None:
+        """From a publish to the broker's acknowledgement, smoothed; None before the first on a connection."""
+        connection = self._connection
+        return None if connection is None else connection.round_trip_s
 
     async def run(self) -> None:
         """Stay connected and carry messages until cancelled."""
         self._loop = asyncio.get_running_loop()
-        will = Will(self._address.topic(Channel.STATE), messages.encode(DeviceState(online=False)))
+        will = Will(self._topics[Channel.STATE], messages.encode(DeviceState(online=False)))
         identity = Identity(f"edge-{self._address.site}-{self._address.device}", will=will)
         await keep_connected(self._connect, identity, self._session, settings=self._broker, rng=self._rng)
 
     def wake(self) -> None:
-        """Something was spooled."""
+        """Something was spooled, or what may be sent has changed."""
         self._set(self._fresh)
 
     def state_changed(self) -> None:
         """The device runs something else, or a report waits: tell the cloud."""
         self._set(self._changed)
 
+    def send_now(self, header: SampleHeader, tensor: Array) -> bool:
+        """Send a sample because somebody waits for its verdict; never blocks, and knows nothing of the spool.
+
+        True: it is on its way, or goes as soon as the line takes it, if somebody still waits then. False: there is no
+        connection, or too much waits for the line, or the day's bytes are spent: the spool is what is left to it.
+        """
+        loop, connection = self._loop, self._connection
+        if loop is None or connection is None or self._allowance.spent:
+            return False
+        waited_ms = self._correlation.deadline_ms(header.sample_id)
+        frame = messages.encode_sample(header, tensor, deadline_ms=waited_ms)
+        if self._allowance.unlimited and connection.post(self._topics[Channel.SAMPLE], frame):
+            self._ledger.add_bytes(Purpose.SAMPLES, len(frame))
+            return True
+        with self._hurried_lock:
+            if self._hurried_bytes and self._hurried_bytes + len(frame) > _HURRIED_BYTES:
+                return False
+            self._hurried_bytes += len(frame)
+        try:
+            loop.call_soon_threadsafe(self._hurry, frame, header.sample_id)
+        except RuntimeError:  # the loop has just ended
+            return False
+        return True
+
     async def say_goodbye(self) -> None:
         """Publish that the device is going offline in order, if there is a connection."""
         if self._connection is not None:
             state = self._listener.state().model_copy(update={"online": False})
-            topic = self._address.topic(Channel.STATE)
-            await self._connection.publish(topic, messages.encode(state), qos=1, retain=True)
+            await self._connection.publish(self._topics[Channel.STATE], messages.encode(state), qos=1, retain=True)
 
     def _set(self, event: asyncio.Event) -> None:
         loop = self._loop
@@ -109,78 +166,72 @@ class Uplink:
             loop.call_soon_threadsafe(event.set)
 
     async def _session(self, connection: Connection) -> None:
-        self._spool.forget_attempts()
-        down = (Channel.VERDICT, Channel.RECEIPT, Channel.DESIRED)
-        await connection.subscribe([self._address.topic(channel) for channel in down])
-        self._connection = connection
-        self._changed.set()
-        try:
-            await together(
-                receive=self._receive(connection),
-                samples=self._send_samples(connection),
-                state=self._send_state(connection),
-                telemetry=self._send_telemetry(connection),
-            )
-        finally:
-            self._connection = None
+        connection.watch(self._arrivals.glance)
+        await connection.subscribe([self._topics[channel] for channel in _DOWN])
+        if not self._was_connected:
+            log.info("connected to broker %s as %s/%s", self._broker.address, self._address.site, self._address.device)
+        self._was_connected = True
+        async with Flights(max_count=self._broker.in_flight, max_bytes=_UNDER_WAY_BYTES) as flights:
+            self._connection = connection
+            # After the line above: what `send_now` refuses before it is forgotten here, and so sent.
+            self._spool.forget_attempts()
+            self._changed.set()
+            try:
+                await together(
+                    {
+                        "receive": self._receive(connection),
+                        "books": self._arrivals.keep_books(),
+                        "samples": self._send_samples(connection, flights),
+                        "flights": flights.failure(),
+                        "state": self._send_state(connection),
+                        "telemetry": self._send_telemetry(connection),
+                    }
+                )
+            finally:
+                self._connection = None
 
     async def _receive(self, connection: Connection) -> None:
         async for message in connection.messages():
-            try:
-                self._take(message)
-            except FrameError as err:
-                self._complain(
-                    type(err).__name__, f"a message on {message.topic} was not understood and is ignored: {err}"
-                )
-
-    def _take(self, message: Received) -> None:
-        match parse(message.topic).channel:
-            case Channel.VERDICT:
-                self._ledger.add_bytes(Purpose.VERDICTS, len(message.payload))
-                self._listener.verdict(messages.decode(Verdict, message.payload))
+            self._arrivals.take(message)
+            if self._more:  # and there is room for it now
                 self._fresh.set()
-            case Channel.RECEIPT:
-                self._ledger.add_bytes(Purpose.VERDICTS, len(message.payload))
-                self._take_receipt(messages.decode(Receipt, message.payload))
-                self._fresh.set()
-            case Channel.DESIRED:
-                self._ledger.add_bytes(Purpose.UPDATES, len(message.payload))
-                self._listener.desired(messages.decode(Desired, message.payload))
-            case channel:
-                self._complain(channel, f"a message on the channel {channel} came down to a device and is ignored")
 
-    def _complain(self, kind: str, line: str) -> None:
-        """Say what the other side did wrong, at most once a minute and kind."""
-        now = time.monotonic()
-        if now - self._said_s.get(kind, -math.inf) >= _SAY_AGAIN_S:
-            self._said_s[kind] = now
-            log.error("%s; more of the kind are not logged for a while", line)
-
-    def _take_receipt(self, receipt: Receipt) -> None:
-        self._spool.acknowledge(receipt.accepted)
-        self._outbox.acknowledge(receipt.accepted)
-        for refusal in receipt.refused:
-            log.error("the cloud refused %s: %s; it is not sent again", refusal.message_id, refusal.reason)
-            self._spool.refuse(refusal.message_id)
-            self._outbox.acknowledge([refusal.message_id])
-
-    async def _send_samples(self, connection: Connection) -> None:
+    async def _send_samples(self, connection: Connection, flights: Flights) -> None:
         while True:
             self._fresh.clear()
-            while batch := self._spool.due(_BATCH):
-                await together(**{f"sample {item.header.sample_id}": self._send(connection, item) for item in batch})
-            await _first_of(self._fresh, self._spool.next_due_s())
+            while not self._allowance.spent and (batch := self._spool.due(_BATCH, deferred=self._send_deferred())):
+                for item in batch:
+                    frame = self._frame(item)
+                    if self._allowance.allows(len(frame)):
+                        await flights.room(len(frame))
+                        flights.begin(f"sample {item.header.sample_id}", self._send(connection, frame), size=len(frame))
+            await _first_of(self._fresh, self._pause_s())
 
-    async def _send(self, connection: Connection, item: SpooledSample) -> None:
-        header = item.header.model_copy(
-            update={
-                "age_ms": int(item.age_s * 1000),
-                "deadline_ms": self._correlation.deadline_ms(item.header.sample_id),
-            }
-        )
-        frame = messages.encode_sample(header, item.tensor)
+    def _pause_s(self) -> float:
+        due_s = self._spool.next_due_s()
+        self._more = due_s is not None
+        return _LOOK_AGAIN_S if due_s is None else min(max(due_s, _SHORTEST_PAUSE_S), _LOOK_AGAIN_S)
+
+    def _frame(self, item: SpooledSample) -> bytes:
+        waited_ms = self._correlation.deadline_ms(item.header.sample_id)
+        age_ms = int(item.age_s * 1000)
+        return messages.encode_sample(item.header, item.tensor, age_ms=age_ms, deadline_ms=waited_ms)
+
+    def _hurry(self, frame: bytes, sample_id: UUID) -> None:
+        connection = self._connection
+        if connection is not None and self._correlation.deadline_ms(sample_id) and self._allowance.allows(len(frame)):
+            if not connection.post(self._topics[Channel.SAMPLE], frame):
+                asyncio.get_running_loop().call_later(_HURRY_AGAIN_S, self._hurry, frame, sample_id)
+                return
+            self._ledger.add_bytes(Purpose.SAMPLES, len(frame))
+        with self._hurried_lock:
+            self._hurried_bytes -= len(frame)
+
+    async def _send(self, connection: Connection, frame: bytes) -> None:
         self._ledger.add_bytes(Purpose.SAMPLES, len(frame))
-        await connection.publish(self._address.topic(Channel.SAMPLE), frame, qos=1)
+        # A lost connection comes out of `receive`, too, and ends the session there.
+        with suppress(ConnectionLost):
+            await connection.publish(self._topics[Channel.SAMPLE], frame, qos=1)
 
     async def _send_state(self, connection: Connection) -> None:
         while True:
@@ -194,14 +245,16 @@ class Uplink:
 
     async def _send_telemetry(self, connection: Connection) -> None:
         while True:
-            await self._publish(connection, Channel.TELEMETRY, self._listener.telemetry())
+            frame = messages.encode(self._listener.telemetry())
+            if self._allowance.allows(len(frame)):
+                self._ledger.add_bytes(Purpose.TELEMETRY, len(frame))
+                await connection.publish(self._topics[Channel.TELEMETRY], frame, qos=0)
             await asyncio.sleep(self._telemetry_interval_s)
 
     async def _publish(self, connection: Connection, channel: Channel, message: messages.Message) -> None:
         frame = messages.encode(message)
         self._ledger.add_bytes(Purpose.TELEMETRY, len(frame))
-        qos = 0 if channel is Channel.TELEMETRY else 1
-        await connection.publish(self._address.topic(channel), frame, qos=qos, retain=channel is Channel.STATE)
+        await connection.publish(self._topics[channel], frame, qos=1, retain=channel is Channel.STATE)
 
 
 async def _first_of(event: asyncio.Event, timeout_s: float | None) -> None:

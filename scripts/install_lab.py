@@ -1,4 +1,4 @@
-"""Install what the lab tests drive (a Docker engine, image building) from Debian's packages where it is missing."""
+"""Install what the lab tests drive (a Docker engine, devices that boot) from Debian's packages where it is missing."""
 
 import os
 import shutil
@@ -6,7 +6,16 @@ import sys
 
 from install_mosquitto import apt_install
 
-NEEDS = {"dockerd": "docker.io", "iptables": "iptables", "mmdebstrap": "mmdebstrap"}
+NEEDS = {
+    "dockerd": "docker.io",
+    "iptables": "iptables",
+    "mmdebstrap": "mmdebstrap",
+    "systemd-nspawn": "systemd-container",
+    "ip": "iproute2",
+    "mosquitto": "mosquitto",
+    "openssl": "openssl",
+    "qemu-aarch64-static": "qemu-user-static",
+}
 
 
 def main() -> int:
@@ -16,7 +25,7 @@ def main() -> int:
     if not missing:
         return 0
     if os.geteuid() != 0:
-        print("The lab tests need root (a private Docker engine) and will skip. Type\n    sudo make lab")
+        print("The lab tests need root (a Docker engine, devices that boot) and will skip. Type\n    sudo make lab")
         return 0
     if shutil.which("apt-get") is None:
         print(f"The lab tests need {', '.join(missing)}, and this is no Debian or Ubuntu; they will skip.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+from functools import lru_cache
 from typing import Any
 
 import cbor2
@@ -56,6 +57,16 @@ def encode(value: object, /) -> bytes:
         raise TypeError(str(err)) from err
 
 
+def encode_array(value: Array, /) -> tuple[bytes, memoryview]:
+    """The bytes of `encode(value)` in two parts, what comes first and the elements, which are not copied.
+
+    Raises:
+        TypeError: an array of a dtype that has no place in the contract.
+    """
+    tag, raw = _typed(value)
+    return _first_bytes(tag, value.shape, raw.nbytes), raw.reshape(-1).view(np.uint8).data
+
+
 def decode(frame: bytes, /, *, max_bytes: int = MAX_FRAME_BYTES) -> Any:
     """The value in `frame`; lists come back as lists or tuples, typed arrays as read-only numpy arrays.
 
@@ -91,12 +102,30 @@ def _encode_array(encoder: cbor2.CBOREncoder, value: object) -> None:
         return
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{type(value).__name__} cannot travel in a frame")
+    tag, raw = _typed(value)
+    encoder.encode(cbor2.CBORTag(_MULTI_DIMENSIONAL, [list(value.shape), cbor2.CBORTag(tag, raw.tobytes())]))
+
+
+def _typed(value: Array) -> tuple[int, Array]:
+    """The tag of an array's elements, and the array with these side by side, little-endian."""
     dtype = value.dtype.newbyteorder("<") if value.dtype.byteorder == ">" else value.dtype
     tag = _TAG_OF.get(dtype)
     if tag is None:
         raise TypeError(f"an array of dtype {value.dtype} cannot travel in a frame")
-    raw = np.ascontiguousarray(value, dtype=dtype).tobytes()
-    encoder.encode(cbor2.CBORTag(_MULTI_DIMENSIONAL, [list(value.shape), cbor2.CBORTag(tag, raw)]))
+    return tag, np.ascontiguousarray(value, dtype=dtype)
+
+
+@lru_cache(maxsize=64)  # a device's samples are all of a few shapes
+def _first_bytes(tag: int, shape: tuple[int, ...], size: int) -> bytes:
+    return _head(6, _MULTI_DIMENSIONAL) + _head(4, 2) + cbor2.dumps(list(shape)) + _head(6, tag) + _head(2, size)
+
+
+def _head(major: int, number: int) -> bytes:
+    """The first bytes of a CBOR item (RFC 8949, 3), as short as they can be."""
+    if number < 24:
+        return bytes((major << 5 | number,))
+    width = next(width for width in (1, 2, 4, 8) if number < 1 << 8 * width)
+    return bytes((major << 5 | 23 + width.bit_length(),)) + number.to_bytes(width, "big")
 
 
 def _decode_tag(tag: cbor2.CBORTag, _immutable: object) -> object:

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from shared.codec import Array
+from shared.deferral import check_names
 from shared.errors import BundleError, SampleError
 from shared.messages import Name, Version
 from shared.uncertainty import Score
@@ -78,6 +79,12 @@ class Deferral(_Part):
     intercept: float
     coefficients: dict[str, float] = Field(default_factory=dict)
     classes: tuple[float, ...] = ()
+
+    @field_validator("coefficients")
+    @classmethod
+    def _features_exist(cls, coefficients: dict[str, float]) -> dict[str, float]:
+        check_names(coefficients)
+        return coefficients
 
 
 class ScoreSpread(_Part):

@@ -317,9 +317,21 @@ def decode(kind: type[M], frame: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> 
     return _validated(kind, decode_cbor(frame, max_bytes=max_bytes))
 
 
-def encode_sample(header: SampleHeader, tensor: Array) -> bytes:
-    """A sample's header and raw tensor as one frame."""
-    return encode_cbor({"header": header.model_dump(), "tensor": tensor})
+def encode_sample(
+    header: SampleHeader, tensor: Array, *, age_ms: int | None = None, deadline_ms: int | None = None
+) -> bytes:
+    """A sample's header and raw tensor as one frame.
+
+    Args:
+        age_ms, deadline_ms: of this transmission, in the header's place; None: as the header says.
+    """
+    # Field by field, not by `model_dump` of a copy: somebody may wait for this sample, and it is half the time.
+    fields = dict(header)
+    if age_ms is not None:
+        fields["age_ms"] = age_ms
+    if deadline_ms is not None:
+        fields["deadline_ms"] = deadline_ms
+    return encode_cbor({"header": fields, "tensor": tensor})
 
 
 def decode_sample(frame: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> tuple[SampleHeader, Array]:

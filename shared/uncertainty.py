@@ -22,7 +22,7 @@ FloatArray = NDArray[np.float32]
 
 
 class Score(StrEnum):
-    """Which uncertainty score makes a sample hard."""
+    """Which score makes a sample hard; `deferral` is learned (see `shared.deferral`), the others are functions here."""
 
     MAX_PROBABILITY = "max_probability"
     MARGIN = "margin"
@@ -31,13 +31,27 @@ class Score(StrEnum):
     DEFERRAL = "deferral"
 
 
+def divided(logits: ArrayLike, temperature: float) -> FloatArray:
+    """Logits over temperature, float32 of their shape; what float32 cannot hold is infinite.
+
+    Raises:
+        ValueError: `temperature` is not a positive finite number.
+    """
+    # What float32 cannot hold becomes infinite, and with it the hardest score; a warning would add nothing.
+    with np.errstate(over="ignore"):
+        divisor = np.float32(temperature)
+        if not (divisor > 0 and np.isfinite(divisor)):
+            raise ValueError(f"temperature must be positive and finite in float32, got {temperature}")
+        return np.asarray(logits, dtype=np.float32) / divisor
+
+
 def softmax(logits: ArrayLike, temperature: float = 1.0) -> FloatArray:
     """Probabilities exp(z/T) / Σ exp(z/T) over the last axis; a row that is not finite becomes NaN.
 
     Raises:
         ValueError: `temperature` is not a positive finite number.
     """
-    scaled = _scaled(logits, temperature)
+    scaled = divided(logits, temperature)
     if scaled.shape[-1] == 0:
         return scaled
     with np.errstate(invalid="ignore", over="ignore"):
@@ -78,7 +92,7 @@ def entropy(logits: ArrayLike, temperature: float = 1.0) -> FloatArray:
 
 def energy(logits: ArrayLike, temperature: float = 1.0) -> FloatArray:
     """Free energy −T·log Σ exp(z/T), unbounded (Liu et al. 2020, "Energy-based out-of-distribution detection")."""
-    scaled = _scaled(logits, temperature)
+    scaled = divided(logits, temperature)
     if scaled.shape[-1] == 0:
         return np.full(scaled.shape[:-1], np.inf, dtype=np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
@@ -96,17 +110,15 @@ _FUNCTIONS = {
 
 
 def hardness(logits: ArrayLike, temperature: float = 1.0, score: Score = Score.MAX_PROBABILITY) -> FloatArray:
-    """The chosen score of each row of `logits`, float32 of shape [...]; see the module for the edge cases."""
-    return _FUNCTIONS[score](logits, temperature)
+    """The chosen score of each row of `logits`, float32 of shape [...]; see the module for the edge cases.
 
-
-def _scaled(logits: ArrayLike, temperature: float) -> FloatArray:
-    # What float32 cannot hold becomes infinite, and with it the hardest score; a warning would add nothing.
-    with np.errstate(over="ignore"):
-        divisor = np.float32(temperature)
-        if not (divisor > 0 and np.isfinite(divisor)):
-            raise ValueError(f"temperature must be positive and finite in float32, got {temperature}")
-        return np.asarray(logits, dtype=np.float32) / divisor
+    Raises:
+        ValueError: `score` is the learned one, which needs coefficients; or `temperature` is impossible.
+    """
+    function = _FUNCTIONS.get(score)
+    if function is None:
+        raise ValueError(f"the score {score} needs a manifest's coefficients: use shared.deferral.score")
+    return function(logits, temperature)
 
 
 def _hardest(probabilities: FloatArray) -> FloatArray:

@@ -17,7 +17,8 @@ class BudgetSettings(Section):
     Attributes:
         offload: largest share of the samples that goes up, audits included.
         agreement: smallest share of answers that the teacher would give too; never at the cost of the limits.
-        bytes_per_day: largest number of payload bytes a day for this task's samples.
+        bytes_per_day: largest number of payload bytes of this task's samples in any 24 hours. It is spread over them: a
+            device that runs for part of the day uses about that part.
         speed: how fast the threshold follows a drift, in standard deviations of the score a sample.
     """
 
@@ -129,7 +130,8 @@ class PressureSettings(Section):
         relax_s: once it has ended, one measure fewer after each of these.
         audits_factor: what is left of the audits under the first measure.
         sampling_factor: under the measure of slower sampling, one of so many samples of a source is taken.
-        metered_interfaces: a link whose default route goes through one of these (patterns) is metered.
+        metered_interfaces: a link whose default route goes through one of these (patterns) is metered; what nobody
+            waits for lies on the device until another is there. Where there is no other, name none and set a budget.
     """
 
     interval_s: Annotated[float, Field(gt=0)] = 1.0

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import sys
 import threading
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any
 
 from edge_agent.outcomes import Correction, Outcome
+from edge_agent.sinks.records import Record, to_json
 from edge_agent.sinks.settings import OutcomeSettings
 
 log = logging.getLogger(__name__)
@@ -32,10 +30,10 @@ class JsonLinesSink:
         self._descriptor: int | None = sys.stdout.fileno() if self._to_stdout else self._open()
 
     def outcome(self, outcome: Outcome) -> None:
-        self._write("outcome", asdict(outcome))
+        self._write(outcome)
 
     def correction(self, correction: Correction) -> None:
-        self._write("correction", asdict(correction))
+        self._write(correction)
 
     def close(self) -> None:
         with self._lock:
@@ -43,9 +41,8 @@ class JsonLinesSink:
                 os.close(self._descriptor)
             self._descriptor = None
 
-    def _write(self, kind: str, record: dict[str, Any]) -> None:
-        record["sample_id"] = str(record["sample_id"])
-        line = json.dumps({"kind": kind, **record}, separators=(",", ":")) + "\n"
+    def _write(self, record: Record) -> None:
+        line = to_json(record) + "\n"
         with self._lock:
             if self._descriptor is None:
                 return

@@ -1,52 +1,85 @@
-"""Samples from `.npy` files that appear in a folder."""
+"""Samples from files that appear in a folder."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 
-import numpy as np
-
-from edge_agent.request import Request
+from edge_agent import preprocess
+from edge_agent.preprocess import ENDINGS, Form
+from edge_agent.sources.context import Captured, SourceContext
 from edge_agent.sources.settings import DirectorySettings
 from shared import atomic
-from shared.errors import SettingsError
+from shared.codec import Array
+from shared.errors import SampleError, SettingsError
+from shared.manifest import TensorSpec
 
 log = logging.getLogger(__name__)
 
 
-def samples(settings: DirectorySettings, stop: Event) -> Iterator[Request]:
-    """Each file's array, oldest file first; a slow consumer leaves files lying, none is dropped.
+def samples(settings: DirectorySettings, context: SourceContext, stop: Event) -> Generator[Captured, None, None]:
+    """Each file's sample, oldest file first; a slow consumer leaves files lying, none is dropped.
 
-    A file moves to `done/` once its sample was taken, to `failed/` when it is no array. Writers should write under
-    another ending and rename: a half-written file counts as failed.
+    A file moves to `done/` once its sample was taken, to `failed/` when it is no sample of the task. Writers should
+    write under another ending and rename: a half-written file counts as failed.
 
     Raises:
         SettingsError: the folder is not there, or `done/` and `failed/` cannot be made in it.
     """
-    if not settings.path.is_dir():
-        raise SettingsError(f"the folder {settings.path} does not exist: create it, or correct the source's path")
-    done, failed = settings.path / "done", settings.path / "failed"
-    for folder in (done, failed):
-        try:
-            folder.mkdir(exist_ok=True)
-        except OSError as err:
-            raise SettingsError(f"{folder} cannot be made ({err.strerror}): let the agent write there") from err
+    done, failed = _prepared(settings.path)
+    endings = _readable(context.name)
     while not stop.is_set():
-        for file in _oldest_first(settings.path.glob("*.npy")):
+        for file in _oldest_first(each for each in settings.path.iterdir() if each.suffix.lower() in endings):
             if stop.is_set():
                 return
-            request = _read(file, settings)
-            if request is None:
-                _move(file, failed, settings.keep)
-                continue
-            yield request
-            _move(file, done, settings.keep)
+            if not file.exists():
+                continue  # somebody took it away; that is fine
+            lying = _File(file)
+            yield Captured(lying.decode, file.name)
+            _move(file, failed if lying.refused else done, settings.keep)
         stop.wait(settings.poll_s)
+
+
+class _File:
+    """Remembers whether it was no sample."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.refused = False
+
+    def decode(self, spec: TensorSpec) -> Array:
+        form = ENDINGS[self._path.suffix.lower()]
+        try:
+            with open(self._path, "rb") as file:
+                body = file.read(preprocess.max_bytes(form, spec) + 1)
+            return preprocess.decode(body, form, spec)
+        except (OSError, SampleError) as err:
+            self.refused = True
+            raise SampleError(f"{self._path.name} was moved to failed/: {err}") from err
+
+
+def _prepared(folder: Path) -> tuple[Path, Path]:
+    if not folder.is_dir():
+        raise SettingsError(f"the folder {folder} does not exist: create it, or correct the source's path")
+    done, failed = folder / "done", folder / "failed"
+    for below in (done, failed):
+        try:
+            below.mkdir(exist_ok=True)
+        except OSError as err:
+            raise SettingsError(f"{below} cannot be made ({err.strerror}): let the agent write there") from err
+    return done, failed
+
+
+def _readable(name: str) -> set[str]:
+    if find_spec("PIL") is not None:
+        return set(ENDINGS)
+    log.info("%s: images are left lying, reading them needs Pillow: pip install 'edgeloop[images]'", name)
+    return {ending for ending, form in ENDINGS.items() if form is not Form.IMAGE}
 
 
 def _oldest_first(files: Iterable[Path]) -> list[Path]:
@@ -56,24 +89,6 @@ def _oldest_first(files: Iterable[Path]) -> list[Path]:
         with suppress(FileNotFoundError):
             found.append((file.stat().st_mtime_ns, file.name, file))
     return [file for _, _, file in sorted(found) if file.is_file()]
-
-
-def _read(file: Path, settings: DirectorySettings) -> Request | None:
-    try:
-        with open(file, "rb") as opened:
-            tensor = np.lib.format.read_array(opened, allow_pickle=False)
-    except FileNotFoundError:
-        return None
-    # A header may claim an array that no memory holds.
-    except (OSError, ValueError, EOFError, MemoryError) as err:
-        log.error("%s is not a numpy array (%s): moved to failed/", file, err)
-        return None
-    return Request(
-        tensor=tensor,
-        reference=file.name,
-        training_use=settings.training_use,
-        audit_fraction=settings.audit_fraction,
-    )
 
 
 def _move(file: Path, folder: Path, keep: int) -> None:

@@ -3,39 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from functools import partial
 from threading import Event
 from zipfile import BadZipFile
 
 import numpy as np
 
-from edge_agent.request import Request
-from edge_agent.sources.settings import ReplaySettings
+from edge_agent import preprocess
+from edge_agent.sources.context import Captured, SourceContext
+from edge_agent.sources.mailbox import all_of, fed
+from edge_agent.sources.settings import ReplaySettings, WhenSlow
 from shared.codec import Array
 from shared.errors import SettingsError
 
 
-def samples(settings: ReplaySettings, stop: Event) -> Iterator[Request]:
-    """The file's samples in order; a slow consumer slows the source down, nothing is dropped.
+def samples(settings: ReplaySettings, context: SourceContext, stop: Event) -> Generator[Captured, None, None]:
+    """The file's samples in order.
 
     Raises:
         SettingsError: the file is missing or has no array `x`.
     """
+    paced = _paced(settings, context, stop)
+    if settings.when_slow is WhenSlow.BLOCK:
+        return paced
+    return fed(all_of(paced), settings, context, stop)
+
+
+def _paced(settings: ReplaySettings, context: SourceContext, stop: Event) -> Generator[Captured, None, None]:
     x, reference = _load(settings)
     period_s = 1.0 / settings.rate_hz if settings.rate_hz else 0.0
     next_s = time.monotonic()
     while True:
-        for index in range(len(x)):
+        for tensor, name in zip(x, reference, strict=True):
             if stop.wait(max(0.0, next_s - time.monotonic())):
                 return
-            yield Request(
-                tensor=x[index],
-                reference=int(reference[index]),
-                training_use=settings.training_use,
-                audit_fraction=settings.audit_fraction,
-            )
+            yield Captured(partial(preprocess.lossless, tensor), int(name))
+            next_s += period_s
             # A consumer that was late does not cause a burst afterwards.
-            next_s = max(next_s + period_s, time.monotonic() - period_s)
+            late_s = time.monotonic() - period_s
+            if period_s and next_s < late_s:
+                context.waited(1)
+            next_s = max(next_s, late_s)
         if not settings.repeat:
             return
 

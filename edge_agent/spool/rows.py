@@ -1,153 +1,142 @@
-"""The spool's rows: SQLite in WAL mode, opened so that a damaged file never keeps a device from starting."""
+"""The spool's rows on disk: one small one a sample, in SQLite.
+
+A row that was put is safe from a killed process at once, and from a power cut after the next `flush`.
+"""
 
 from __future__ import annotations
 
-import logging
-import os
 import sqlite3
-from contextlib import suppress
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
-from shared.errors import StorageFull
+from edge_agent.spool.catalogue import Rank, mark
+from edge_agent.spool.connection import connect, transaction
+from edge_agent.spool.database import open_checked
+from edge_agent.spool.disk import Reserve
+from edge_agent.spool.layout import INSERT, LAYOUT
+from edge_agent.spool.segments import Place, sync
 
-log = logging.getLogger(__name__)
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS items (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id BLOB NOT NULL UNIQUE, value REAL NOT NULL, created_s REAL NOT NULL,
-    segment INTEGER NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, crc INTEGER NOT NULL,
-    header BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS by_value ON items (value, number);
-"""
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# The log is moved into the database when it has grown to this: what is let go until then is never written there.
+_MIN_LOG_BYTES, _MAX_LOG_BYTES = 64 * 1024, 1024**2
+_LOG_SHARE = 64
+# A commit writes a page, and sometimes a new one and what is above it.
+_PAGES_A_COMMIT = 1.5
 
 
-def open_checked(file: Path, reserve: Reserve) -> sqlite3.Connection:
-    """A connection to a sound database; a damaged one is put aside, its log with it, and an empty one begun.
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sample's, as far as sending it needs it; `header` as `headers.pack` gives it."""
 
-    SQLite needs room even to open: on a full disk the reserve gives it, so that a device starts.
+    sample_id: UUID
+    created_s: float
+    place: Place
+    header: bytes
 
-    Raises:
-        StorageFull: the disk is full or read-only.
-    """
-    try:
+
+class Rows:
+    """See the module. The spool's lock guards it, but for `flush`."""
+
+    def __init__(self, file: Path, reserve: Reserve, *, max_bytes: int) -> None:
+        """Open the database; its log may take a part of `max_bytes`.
+
+        Raises:
+            StorageFull: the disk is full or read-only.
+        """
+        self._reserve = reserve
+        self._database = open_checked(file, reserve)
+        # A connection of its own, for the flush alone: checkpoints write and sync, which no sample may wait for.
+        self._checkpointer = connect(file)
+        self._log = file.with_name(f"{file.name}-wal")
+        log_bytes = min(max(max_bytes // _LOG_SHARE, _MIN_LOG_BYTES), _MAX_LOG_BYTES)
+        (page_bytes,) = self._database.execute("PRAGMA page_size").fetchone()
+        self._commits_a_log = int(log_bytes / (_PAGES_A_COMMIT * page_bytes))
+        self._commits = 0  # since the log was last moved
+        self._unsynced = False
+
+    def catalogued(self, row_bytes: int) -> Iterator[tuple[object, ...]]:
+        """Each row as the catalogue has it, by rising number."""
+        query = "SELECT number, id, created_s, value, length, segment, rank FROM items ORDER BY number"
+        for number, raw_id, created_s, value, length, segment, rank in self._database.execute(query):
+            own = mark(UUID(bytes=raw_id))
+            # Nobody waits any more for what was put before this start.
+            yield number, own, created_s, 0.0, value, length + row_bytes, segment, 0, 0, max(rank, Rank.HARD)
+
+    def insert(
+        self, number: int, sample_id: UUID, *, created_s: float, value: float, place: Place, rank: Rank, header: bytes
+    ) -> None:
+        """Add a row.
+
+        Raises:
+            sqlite3.Error: the disk is full or read-only; nothing was added.
+        """
+        where = (place.segment, place.offset, place.length, place.crc)
+        self._database.execute(INSERT, (number, sample_id.bytes, value, created_s, *where, rank, header))
+        self._committed(1)
+
+    def read(self, number: int) -> Row | None:
+        """The row, None when there is none; raises `sqlite3.Error` when it cannot be read."""
+        query = "SELECT id, created_s, segment, offset, length, crc, header FROM items WHERE number = ?"
+        found = self._database.execute(query, (number,)).fetchone()
+        if found is None:
+            return None
+        raw_id, created_s, segment, offset, length, crc, header = found
+        return Row(UUID(bytes=raw_id), created_s, Place(segment, offset, length, crc), header)
+
+    def delete(self, numbers: Sequence[int]) -> None:
+        """Delete rows, all or none; on a full disk the reserve makes room for that.
+
+        Raises:
+            OSError, sqlite3.Error: the disk refuses even so.
+        """
         try:
-            return _sound(file)
+            self._delete(numbers)
         except sqlite3.OperationalError:
-            reserve.give_up()
-            return _sound(file)
-    except (sqlite3.Error, OSError) as err:
-        raise StorageFull(f"cannot open the spool {file} ({err}): is the disk full or read-only?") from err
+            # Deleting needs room in the log, and the log has some again once it is in the database.
+            self._reserve.give_up()
+            self._checkpointer.execute("PRAGMA wal_checkpoint(RESTART)")
+            self._delete(numbers)
+        self._committed(len(numbers))
 
+    def shift(self, seconds: float, latest_s: float) -> None:
+        """Move every time of creation, none past `latest_s`; raises `sqlite3.Error` when the disk refuses."""
+        self._database.execute("UPDATE items SET created_s = MIN(created_s + ?, ?)", (seconds, latest_s))
+        self._committed(self._commits_a_log)
 
-def open_again(file: Path) -> sqlite3.Connection:
-    """A further connection to a database that `open_checked` has opened; every statement commits by itself."""
-    database = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-    try:
-        database.execute("PRAGMA journal_mode=WAL")
-        database.execute("PRAGMA synchronous=NORMAL")
-        database.execute("PRAGMA wal_autocheckpoint=0")
-        database.executescript(_SCHEMA)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
-
-
-def sync_file(path: Path) -> None:
-    """Make a file's content durable; one that is gone is fine.
-
-    Raises:
-        OSError: the disk refused.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-class Reserve:
-    """Space held back on the disk, given up when deleting needs it: SQLite cannot delete on a disk without any room.
-
-    Attributes:
-        held: False after `give_up`, until `hold` has it again.
-    """
-
-    def __init__(self, file: Path, size: int = 256 * 1024) -> None:
-        self._file, self._size = file, size
-        self.held = False
-        with suppress(OSError):
-            self.hold()
-
-    def hold(self) -> None:
-        """Take the space, if it is not held.
+    def flush(self, lock: threading.RLock) -> None:
+        """Make every row durable; `lock` is the spool's, and is not held while the disk works.
 
         Raises:
-            OSError: the disk has not that much.
+            OSError, sqlite3.Error: the disk refuses.
         """
-        if self.held:
+        with lock:
+            unsynced, self._unsynced = self._unsynced, False
+            full = self._commits >= self._commits_a_log
+        if unsynced:
+            sync(self._log)
+        if not full:
             return
-        try:
-            # Not truncated first: what the last run held is held still.
-            with open(self._file, "ab") as file:
-                os.posix_fallocate(file.fileno(), 0, self._size)
-        except OSError:
-            self._file.unlink(missing_ok=True)
-            raise
-        self.held = True
+        self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        with lock:
+            self._commits = 0
+            # The first commit into an emptied log waits for the disk: this one, so that hardly ever a sample has to.
+            self._database.execute(f"PRAGMA user_version={LAYOUT}")
 
-    def give_up(self) -> None:
-        """Give the space to whoever needs it.
+    def close(self) -> None:
+        """Close; the last one moves the log into the database."""
+        self._checkpointer.close()
+        self._database.close()
 
-        Raises:
-            OSError: the disk is read-only.
-        """
-        self.held = False
-        self._file.unlink(missing_ok=True)
+    def _committed(self, count: int) -> None:
+        self._commits += count
+        self._unsynced = True
 
-
-def _sound(file: Path) -> sqlite3.Connection:
-    try:
-        return _checked(open_again(file))
-    except sqlite3.DatabaseError as err:
-        if not _is_damage(err):
-            raise
-        _put_aside(file, err)
-        return open_again(file)
-
-
-def _checked(database: sqlite3.Connection) -> sqlite3.Connection:
-    try:
-        # Damage beyond the first page shows only when a row there is read, which must not be in the middle of a run.
-        (found,) = database.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise _damage(found)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
-
-
-def _damage(what: str) -> sqlite3.DatabaseError:
-    err = sqlite3.DatabaseError(what)
-    err.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    return err
-
-
-def _is_damage(err: sqlite3.DatabaseError) -> bool:
-    # The low byte is the primary code of an extended one.
-    return getattr(err, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
-
-
-def _put_aside(file: Path, err: sqlite3.DatabaseError) -> None:
-    aside = file.with_name(f"{file.name}.damaged")
-    log.error("the spool %s is damaged (%s): put aside as %s, starting an empty one", file, err, aside.name)
-    # The log too: SQLite would replay the old file's pages into the new one.
-    for ending in ("", "-wal", "-shm"):
-        with suppress(FileNotFoundError):
-            os.replace(f"{file}{ending}", f"{aside}{ending}")
+    def _delete(self, numbers: Sequence[int]) -> None:
+        query = "DELETE FROM items WHERE number = ?"
+        if len(numbers) == 1:
+            self._database.execute(query, numbers)
+            return
+        with transaction(self._database):
+            self._database.executemany(query, [(number,) for number in numbers])

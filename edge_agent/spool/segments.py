@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,9 +43,10 @@ class Segments:
         self._descriptor: int | None = None
         self._offset = 0
         self._unsynced: set[int] = set()
+        self._new_name = False
 
-    def append(self, payload: bytes) -> Place:
-        """Write a payload (to the system's cache; `sync` makes it durable).
+    def append(self, *parts: bytes | memoryview) -> Place:
+        """Write a payload, given in parts (to the system's cache; `sync` makes it durable).
 
         Raises:
             OSError: the disk is full or read-only.
@@ -54,10 +56,14 @@ class Segments:
         if self._descriptor is None:
             self._descriptor = os.open(self._file(self._number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             self._offset = os.fstat(self._descriptor).st_size
-        place = Place(self._number, self._offset, len(payload), zlib.crc32(payload))
-        written = os.write(self._descriptor, payload)
+            self._new_name = True
+        length, crc = 0, 0
+        for part in parts:
+            length, crc = length + len(part), zlib.crc32(part, crc)
+        place = Place(self._number, self._offset, length, crc)
+        written = os.writev(self._descriptor, parts)
         self._unsynced.add(self._number)
-        if written != len(payload):
+        if written != length:
             # What did not fit whole must not take the last of the space.
             os.ftruncate(self._descriptor, place.offset)
             raise OSError(errno.ENOSPC, "no space left on device")
@@ -66,10 +72,11 @@ class Segments:
         return place
 
     def take_back(self, place: Place) -> None:
-        """Undo the last `append`."""
+        """Undo the last `append`; on a failing disk the payload stays, unused."""
         if self._descriptor is not None and place.segment == self._number:
-            os.ftruncate(self._descriptor, place.offset)
-            self._offset = place.offset
+            with suppress(OSError):
+                os.ftruncate(self._descriptor, place.offset)
+                self._offset = place.offset
         self.release(place.segment)
 
     def read(self, place: Place) -> bytes | None:
@@ -83,23 +90,30 @@ class Segments:
         return payload if len(payload) == place.length and zlib.crc32(payload) == place.crc else None
 
     def release(self, segment: int) -> None:
-        """One payload of the segment is not wanted any more; its file goes, or empties, with the last one."""
+        """One payload of the segment is not wanted any more; its file goes, or empties, with the last one.
+
+        What a failing disk does not let go of goes at the next start.
+        """
         self._live[segment] = self._live.get(segment, 1) - 1
         if self._live[segment] > 0:
             return
         del self._live[segment]
-        if segment != self._number:
-            self._drop(segment)
-        elif self._descriptor is not None:
-            # At once: on a full disk the file would never be filled up and so never go.
-            os.ftruncate(self._descriptor, 0)
-            self._offset = 0
+        with suppress(OSError):
+            if segment != self._number:
+                self._drop(segment)
+            elif self._descriptor is not None:
+                # At once: on a full disk the file would never be filled up and so never go.
+                os.ftruncate(self._descriptor, 0)
+                self._offset = 0
 
     def take_unsynced(self) -> list[Path]:
-        """The files that were appended to since the last call; the caller makes them durable, outside the lock."""
-        files = [self._file(number) for number in sorted(self._unsynced)]
+        """What was appended to since the last call, and the folder of new files, for `sync`, outside the lock."""
+        paths = [self._file(number) for number in sorted(self._unsynced)]
+        if self._new_name:
+            paths.append(self._folder)
         self._unsynced.clear()
-        return files
+        self._new_name = False
+        return paths
 
     def close(self) -> None:
         if self._descriptor is not None:
@@ -116,3 +130,22 @@ class Segments:
 
     def _file(self, number: int) -> Path:
         return self._folder / f"{number:08d}.seg"
+
+
+def sync(path: Path) -> None:
+    """Make a file's content, or a folder's names, durable; one that is gone is fine.
+
+    Raises:
+        OSError: the disk refused.
+    """
+    if path.is_dir():
+        atomic.sync_folder(path)
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)

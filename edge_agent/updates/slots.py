@@ -12,6 +12,8 @@ from typing import Any
 
 from edge_agent.errors import NoWorkingModel
 from edge_agent.execution.engine import Engine
+from edge_agent.execution.loading import EngineLoader
+from edge_agent.execution.settings import ExecutionSettings
 from shared import atomic, bundle
 from shared.errors import BundleError, StorageFull
 
@@ -44,11 +46,12 @@ class Pointer:
 
 
 class Slots:
-    """The slots of one task in `folder`: `a/`, `b/` and `active.json`."""
+    """The slots of one task in `folder`: `a/`, `b/` and `active.json`; `load` makes engines of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, load: EngineLoader | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._load = load or EngineLoader(ExecutionSettings())
         self._file = folder / "active.json"
 
     def pointer(self) -> Pointer | None:
@@ -71,6 +74,14 @@ class Slots:
     def path(self, slot: Slot) -> Path:
         """The folder of a slot."""
         return self._folder / slot.value
+
+    def load(self, slot: Slot, *, sha256: str) -> Engine:
+        """A warm engine of what lies in a slot.
+
+        Raises:
+            BundleError: it is incomplete or altered, or the model does not run.
+        """
+        return self._load(self.path(slot), sha256=sha256)
 
     def stage(self, file: Path) -> Path:
         """Unpack a bundle file into the inactive slot and return its folder.
@@ -152,7 +163,7 @@ class Slots:
 
     def _try(self, slot: Slot, sha256: str, problems: list[str]) -> Engine | None:
         try:
-            return Engine(self.path(slot), sha256=sha256)
+            return self.load(slot, sha256=sha256)
         except BundleError as err:
             problems.append(f"slot {slot.value}: {err}")
             return None
@@ -162,7 +173,7 @@ class Slots:
         folder = self.path(Slot.A)
         shutil.rmtree(folder, ignore_errors=True)
         bundle.unpack(factory, folder)
-        engine = Engine(folder, sha256=info.sha256)
+        engine = self.load(Slot.A, sha256=info.sha256)
         if problems:
             log.error("no slot holds a working model (%s): back to the factory bundle", "; ".join(problems))
         self.activate(Slot.A, engine.manifest.version, info.sha256)

@@ -15,7 +15,6 @@ from pathlib import Path
 from random import Random
 
 from edge_agent.errors import DownloadFailed, NoWorkingModel
-from edge_agent.execution.engine import Engine
 from edge_agent.ledger import Ledger, Purpose
 from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
@@ -200,7 +199,7 @@ class Updater:
         slot = self._slots.inactive()
         sha256 = self._current.reference.sha256
         try:
-            engine = await asyncio.to_thread(Engine, self._slots.path(slot), sha256=sha256)
+            engine = await asyncio.to_thread(self._slots.load, slot, sha256=sha256)
             _check_fits(engine.manifest, self._pipeline.engine.manifest)
             self._slots.activate(slot, engine.manifest.version, sha256)
         except StorageFull as err:
@@ -226,8 +225,8 @@ class Updater:
         try:
             if pointer.previous is None:
                 raise NoWorkingModel("there is no earlier model")  # noqa: TRY301  # one way to say it
-            folder, sha256 = self._slots.path(pointer.previous.slot), pointer.previous.sha256
-            engine = await asyncio.to_thread(Engine, folder, sha256=sha256)
+            previous = pointer.previous
+            engine = await asyncio.to_thread(self._slots.load, previous.slot, sha256=previous.sha256)
         except (BundleError, NoWorkingModel) as err:
             log.error("task %s: nothing to roll back to (%s); what runs stays", self._pipeline.name, err)
             return Event.DONE

@@ -1,31 +1,26 @@
 """Both brokers, for real: they run, speak MQTT 5 with shared subscriptions, and answer without Nagle's delay."""
 
 import asyncio
-import socket
 import statistics
 import time
 
-import aiomqtt
 import pytest
 
+from shared.mqtt import BrokerSettings, Identity, connector
 from tests.harness import Mosquitto, eventually, wait_until
 
 pytestmark = pytest.mark.e2e
 
-NODELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 
-
-def client(broker, **options):
-    return aiomqtt.Client(
-        broker.host, broker.port, protocol=aiomqtt.ProtocolVersion.V5, socket_options=NODELAY, **options
-    )
+def client(broker, name="client"):
+    return connector(BrokerSettings(host=broker.host, port=broker.port))(Identity(name))
 
 
 async def test_broker_qos1_there_and_back_is_under_five_milliseconds(broker):
     took_ms = []
     async with client(broker) as connection:
-        await connection.subscribe("t/echo", qos=1)
-        messages = connection.messages
+        await connection.subscribe(["t/echo"])
+        messages = connection.messages()
         for _ in range(100):
             started = time.perf_counter()
             await connection.publish("t/echo", b"x" * 1000, qos=1)
@@ -36,13 +31,13 @@ async def test_broker_qos1_there_and_back_is_under_five_milliseconds(broker):
 
 
 async def test_broker_divides_a_shared_subscription(broker):
-    async with client(broker, identifier="w1") as one, client(broker, identifier="w2") as two, client(broker) as source:
-        await one.subscribe("$share/workers/t/+", qos=1)
-        await two.subscribe("$share/workers/t/+", qos=1)
+    async with client(broker, "w1") as one, client(broker, "w2") as two, client(broker, "source") as source:
+        await one.subscribe(["$share/workers/t/+"])
+        await two.subscribe(["$share/workers/t/+"])
         got = {"one": 0, "two": 0}
 
         async def count(name, connection):
-            async for _ in connection.messages:
+            async for _ in connection.messages():
                 got[name] += 1
 
         readers = [asyncio.create_task(count("one", one)), asyncio.create_task(count("two", two))]
@@ -57,10 +52,10 @@ async def test_broker_divides_a_shared_subscription(broker):
 
 async def test_broker_accepts_a_payload_of_a_megabyte(broker):
     async with client(broker) as connection:
-        await connection.subscribe("t/large", qos=1)
+        await connection.subscribe(["t/large"])
         await connection.publish("t/large", bytes(1 << 20), qos=1)
         async with asyncio.timeout(10):
-            message = await anext(connection.messages)
+            message = await anext(connection.messages())
     assert len(message.payload) == 1 << 20
 
 
@@ -71,9 +66,9 @@ async def test_mosquitto_keeps_retained_messages_through_a_kill(mosquitto):
     mosquitto.kill()
     mosquitto.start()
     async with client(mosquitto) as connection:
-        await connection.subscribe("t/kept")
+        await connection.subscribe(["t/kept"])
         async with asyncio.timeout(5):
-            assert (await anext(connection.messages)).payload == b"1"
+            assert (await anext(connection.messages())).payload == b"1"
 
 
 def test_embedded_broker_says_what_it_is_and_ends_cleanly_on_sigterm(embedded_broker):

@@ -15,13 +15,14 @@ when its connection ends is gone, and only QoS 1 messages for a persistent sessi
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from shared.errors import BrokerUnavailable, ConnectionLost
-from shared.mqtt import Connection, Identity, Received, Will
+from shared.mqtt import Connection, Glance, Identity, Received, Will
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class SimulatedBroker:
         connections_made: how many connections were accepted.
         discarded: messages dropped because an inbox or a session's queue was full, or nobody was there (QoS 0).
         max_queued: the limit of an absent session's queue.
+        line_is_full: True: nothing can be posted.
     """
 
     def __init__(self, *, max_queued: int = 10_000) -> None:
@@ -74,6 +76,7 @@ class SimulatedBroker:
         self.connections_made = 0
         self.discarded = 0
         self.max_queued = max_queued
+        self.line_is_full = False
         self._sessions: dict[str, _Session] = {}
         self._turns: dict[str, int] = {}
         self._refusals: int | None = 0
@@ -257,6 +260,18 @@ class _SimulatedConnection:
         self.lost = False
         self.inbox: deque[Received] = deque()
         self.wake = asyncio.Event()
+        self.round_trip_s: float | None = None
+        self.glance: Glance | None = None
+
+    def watch(self, glance: Glance) -> None:
+        self.glance = glance
+
+    def post(self, topic: str, payload: bytes) -> bool:
+        if self.lost or self.broker.line_is_full:
+            return False
+        with contextlib.suppress(ConnectionLost):
+            self.broker._publish(self, Publication(self.session.client_id, topic, bytes(payload), 1, retain=False))
+        return True
 
     async def publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False) -> None:
         if qos not in (0, 1) or not topic or "+" in topic or "#" in topic:
@@ -281,6 +296,8 @@ class _SimulatedConnection:
             await self.wake.wait()
 
     def deliver(self, message: Received) -> None:
+        if self.glance is not None and self.glance(message):
+            return
         if len(self.inbox) >= self.max_inbox:
             self.broker.discarded += 1
             return

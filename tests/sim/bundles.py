@@ -50,9 +50,18 @@ def weights(size: int, classes: int, *, shift: int = 0, gain: float = GAIN) -> n
 
 
 def linear_model(
-    matrix: np.ndarray, *, shape: tuple[int, ...] = SHAPE, dtype: str = "uint8", nan: bool = False, padding: int = 0
+    matrix: np.ndarray,
+    *,
+    shape: tuple[int, ...] = SHAPE,
+    dtype: str = "uint8",
+    nan: bool = False,
+    padding: int = 0,
+    embedding: bool = False,
 ) -> bytes:
-    """ONNX bytes: cast, flatten, multiply; `padding` bytes of an unused weight make the file larger."""
+    """ONNX bytes: cast, flatten, multiply; `padding` bytes of an unused weight make the file larger.
+
+    With `embedding` a second output of that name is the flattened sample as float32.
+    """
     size, classes = matrix.shape
     nodes = [
         helper.make_node("Cast", ["x"], ["cast"], to=_FLOAT),
@@ -82,12 +91,50 @@ def linear_model(
         parts["zero"] = np.array(0.0, dtype=np.float32)
         result = "padded"
     nodes.append(helper.make_node("Identity", [result], ["logits"]))
+    outputs = [helper.make_tensor_value_info("logits", _FLOAT, ["N", classes])]
+    if embedding:
+        nodes.append(helper.make_node("Identity", ["row"], ["embedding"]))
+        outputs.append(helper.make_tensor_value_info("embedding", _FLOAT, ["N", size]))
     graph = helper.make_graph(
         nodes,
         "linear",
         [helper.make_tensor_value_info("x", _ONNX_TYPE[dtype], ["N", *shape])],
-        [helper.make_tensor_value_info("logits", _FLOAT, ["N", classes])],
+        outputs,
         [numpy_helper.from_array(value, name) for name, value in parts.items()],
+    )
+    return _model_bytes(graph)
+
+
+def quantized_model(matrix: np.ndarray, *, shape: tuple[int, ...] = SHAPE) -> bytes:
+    """ONNX bytes of the same product in int8: quantize, dequantize, multiply, as the cloud's own files are made."""
+    size, classes = matrix.shape
+    scale = np.float32(np.abs(matrix).max() / 63)
+    parts = {
+        "flat": np.array([-1, size], dtype=np.int64),
+        "x_scale": np.float32(1.0),
+        "x_zero": np.uint8(0),
+        "w_q": np.rint(matrix / scale).astype(np.int8),
+        "w_scale": scale,
+        "w_zero": np.int8(0),
+        "y_scale": np.float32(0.1),
+        "y_zero": np.uint8(128),
+    }
+    nodes = [
+        helper.make_node("Cast", ["x"], ["cast"], to=_FLOAT),
+        helper.make_node("Reshape", ["cast", "flat"], ["row"]),
+        helper.make_node("QuantizeLinear", ["row", "x_scale", "x_zero"], ["row_q"]),
+        helper.make_node("DequantizeLinear", ["row_q", "x_scale", "x_zero"], ["row_f"]),
+        helper.make_node("DequantizeLinear", ["w_q", "w_scale", "w_zero"], ["w"]),
+        helper.make_node("MatMul", ["row_f", "w"], ["product"]),
+        helper.make_node("QuantizeLinear", ["product", "y_scale", "y_zero"], ["product_q"]),
+        helper.make_node("DequantizeLinear", ["product_q", "y_scale", "y_zero"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "quantized",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, ["N", *shape])],
+        [helper.make_tensor_value_info("logits", _FLOAT, ["N", classes])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in parts.items()],
     )
     return _model_bytes(graph)
 
@@ -145,6 +192,7 @@ def make(
     golden_check: GoldenCheck | None = None,
     nan: bool = False,
     padding: int = 0,
+    embedding: bool = False,
     model: bytes | None = None,
     wrong_golden: bool = False,
 ) -> BundleInfo:
@@ -159,13 +207,13 @@ def make(
         logits = np.roll(logits, 1, axis=1)
     return bundle.pack(
         path,
-        model=model or linear_model(matrix, shape=shape, dtype=dtype, nan=nan, padding=padding),
+        model=model or linear_model(matrix, shape=shape, dtype=dtype, nan=nan, padding=padding, embedding=embedding),
         description=Manifest(
             task=task,
             version=version,
             labels=labels,
             input=TensorSpec(shape=shape, dtype=dtype),
-            outputs=outputs or Outputs(),
+            outputs=outputs or Outputs(embedding="embedding" if embedding else None),
             threshold=threshold,
             temperature=temperature,
             score=score,

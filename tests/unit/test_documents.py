@@ -9,7 +9,14 @@ from edge_agent.updates.lifecycle import RESUME, TABLE, State
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "CONTRIBUTING.md", DOCS / "architecture.md", DOCS / "protocol.md", *sorted((DOCS / "adr").glob("*.md"))]
+PAGES = [
+    ROOT / "CONTRIBUTING.md",
+    DOCS / "architecture.md",
+    DOCS / "protocol.md",
+    DOCS / "outcomes.md",
+    DOCS / "local-server.md",
+    *sorted((DOCS / "adr").glob("*.md")),
+]
 DECISIONS = sorted((DOCS / "adr").glob("[0-9]*.md"))
 
 

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "onnx", "onnxruntime", "sqlalchemy", "aiohttp", "aiomqtt", "alembic", "rich.table", "numpy")
+HEAVY = ("torch", "onnx", "onnxruntime", "sqlalchemy", "aiohttp", "paho", "alembic", "rich.table", "numpy")
 
 
 def loaded(code: str) -> set[str]:

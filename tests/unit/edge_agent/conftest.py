@@ -7,13 +7,16 @@ import pytest
 
 from edge_agent.correlation import Correlation
 from edge_agent.execution.engine import Engine
+from edge_agent.judge import Judge
 from edge_agent.ledger import Ledger
 from edge_agent.outcomes import Correction, Outcome
 from edge_agent.pipeline import Pipeline
+from edge_agent.redaction import Redaction
 from edge_agent.settings import TaskSettings
 from edge_agent.spool.settings import SpoolSettings
 from edge_agent.spool.spool import Spool
 from tests.sim import bundles
+from tests.sim.assembly import assemble, not_connected
 from tests.sim.clock import SimulatedClock
 
 
@@ -46,6 +49,7 @@ class Parts:
     sink: ListSink
     clock: SimulatedClock
     pipeline: Pipeline
+    judge: Judge | None = None
     wakes: list = field(default_factory=list)
 
 
@@ -54,7 +58,18 @@ def build(tmp_path):
     """A function that puts the parts together; called twice with the same name it is a restart."""
     built = []
 
-    def make(name="device", *, spool=None, rng=None, wake=None, bundle=None, correlation=None, **task):
+    def make(
+        name="device",
+        *,
+        spool=None,
+        rng=None,
+        wake=None,
+        send_now=None,
+        redact=None,
+        bundle=None,
+        correlation=None,
+        **task,
+    ):
         folder = tmp_path / name
         slot = folder / "slot"
         if not slot.exists():
@@ -73,17 +88,20 @@ def build(tmp_path):
             pipeline=None,
             wakes=wakes,
         )
-        parts.pipeline = Pipeline(
-            "digits",
+        assembled = assemble(
             TaskSettings(bundle=folder / "slot.bundle", **task),
             parts.engine,
             spool=parts.spool,
             ledger=parts.ledger,
-            correlation=parts.correlation,
             sink=parts.sink,
+            correlation=parts.correlation,
             rng=rng or Random(1),
+            clock=clock,
             wake=wake or (lambda: wakes.append(1)),
+            send_now=send_now or not_connected,
+            redaction=Redaction(redact, "redact") if redact else None,
         )
+        parts.pipeline, parts.judge = assembled.pipeline, assembled.judge
         built.append(parts)
         return parts
 

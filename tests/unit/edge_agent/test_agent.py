@@ -32,14 +32,25 @@ class LoopbackCloud:
     def __init__(self, answer=agree):
         self.answer = answer
         self.published = []
-        self.inbox = None
+        self.inbox = self.loop = self.glance = None
+        self.round_trip_s = None
 
     @contextlib.asynccontextmanager
     async def connect(self, identity):
-        self.inbox = asyncio.Queue()
+        self.inbox, self.loop = asyncio.Queue(), asyncio.get_running_loop()
         yield self
 
+    def watch(self, glance):
+        self.glance = glance
+
+    def post(self, topic, payload):
+        self.loop.call_soon_threadsafe(self._take, topic, payload)
+        return True
+
     async def publish(self, topic, payload, *, qos, retain=False):
+        self._take(topic, payload)
+
+    def _take(self, topic, payload):
         channel = topic.rpartition("/")[2]
         self.published.append((channel, payload))
         if channel == "sample":
@@ -49,7 +60,9 @@ class LoopbackCloud:
                 self.send(kind, messages.encode(reply))
 
     def send(self, channel, payload):
-        self.inbox.put_nowait(Received(f"edgeloop/v1/demo/cam-1/{channel}", payload))
+        received = Received(f"edgeloop/v1/demo/cam-1/{channel}", payload)
+        if self.glance is None or not self.glance(received):
+            self.inbox.put_nowait(received)
 
     async def subscribe(self, filters):
         pass

@@ -1,10 +1,14 @@
 import json
+import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
+from edge_agent.agent import EdgeAgent
+from edge_agent.ledger import Ledger, Purpose
 from edge_agent.status import read_status
 from tests.harness import ROOT, free_port
 from tests.sim import bundles
@@ -33,7 +37,7 @@ def config(tmp_path):
 def test_help_names_every_command():
     done = edge_agent("--help")
     assert done.returncode == 0
-    for command in ("run", "infer", "status"):
+    for command in ("run", "infer", "status", "doctor", "bench", "install", "uninstall"):
         assert command in done.stdout
 
 
@@ -71,33 +75,46 @@ def test_infer_prints_the_outcome_and_status_tells_what_waits(config, tmp_path):
     assert status["counts"]["tasks"]["digits"]["offloaded"] == 1
 
 
-def test_infer_of_a_file_that_is_no_array_is_one_line(config, tmp_path):
-    (tmp_path / "x.npy").write_bytes(b"nonsense")
-    done = edge_agent("infer", tmp_path / "x.npy", "--config", config)
-    assert done.returncode == 2
-    assert "is not a .npy file" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("kind", ["empty", "archive", "cut"])
-def test_infer_of_other_files_is_one_line_too(config, tmp_path, kind):
-    file = tmp_path / "x.npy"
-    with file.open("wb") as opened:
-        np.savez(opened, x=np.zeros((30, 30)))
-    if kind != "archive":
-        file.write_bytes(file.read_bytes()[: 0 if kind == "empty" else 500])
+@pytest.mark.parametrize(
+    ("name", "body", "code", "said"),
+    [
+        ("x.npy", b"nonsense", 65, "not numpy's npy"),
+        ("x.npy", b"", 65, "npy"),
+        ("x.bin", b"123", 65, "raw of 3 bytes; the task takes uint8 [8, 8], which is 64"),
+        ("x.jpg", b"nonsense", 65, ""),
+        ("x.txt", b"1", 2, "ends in .npy"),
+        (None, b"", 2, "cannot read the sample"),
+    ],
+)
+def test_infer_of_a_file_that_is_no_sample_is_one_line(config, tmp_path, name, body, code, said):
+    file = tmp_path / (name or "no.npy")
+    if name:
+        file.write_bytes(body)
     done = edge_agent("infer", file, "--config", config)
-    assert done.returncode == 2
-    assert "is not a .npy file" in done.stderr
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("edge-agent: ")]) == 1
     assert "Traceback" not in done.stderr
 
 
-def test_infer_of_a_wrong_sample_says_what_is_taken(config, tmp_path):
-    np.save(tmp_path / "x.npy", np.zeros((3, 3)))
+def test_infer_takes_images_and_raw_bytes(config, tmp_path):
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed; type: pip install 'edgeloop[images]'")
+    (tmp_path / "x.bin").write_bytes(sample(4).tobytes())
+    image.fromarray(sample(3, value=255)).save(tmp_path / "x.PNG")
+    for file, label in (("x.bin", "4"), ("x.PNG", "3")):
+        done = edge_agent("infer", tmp_path / file, "--config", config)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["label"] == label
+
+
+def test_infer_of_a_wrong_sample_or_task_says_what_is_taken(config, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 3), np.uint8))
     done = edge_agent("infer", tmp_path / "x.npy", "--config", config)
     assert done.returncode == 65
-    assert "the task takes [8, 8] and uint8" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert "the task takes uint8 [8, 8]" in done.stderr
+    done = edge_agent("infer", tmp_path / "x.npy", "--config", config, "--task", "sounds")
+    assert done.returncode == 2
+    assert "name one of this device's tasks: digits" in done.stderr
 
 
 def test_run_ends_with_its_sources_and_keeps_what_is_not_delivered(config, tmp_path):
@@ -124,10 +141,57 @@ def test_status_before_the_first_start(config):
         "site": "demo",
         "device": "cam-1",
         "broker": read_status(config, [])["broker"],
+        "running": False,
         "tasks": {"digits": {"version": None, "slot": None, "previous": None}},
-        "spool": {"items": 0, "bytes": 0},
+        "spool": {"items": 0, "bytes": 0, "oldest_age_s": None},
+        "bytes": {"purposes": {}, "today": 0, "max_per_day": None},
         "counts": {},
     }
+
+
+def test_status_of_a_running_agent_says_so_and_how_long_samples_wait(config):
+    with EdgeAgent.open(config) as agent:
+        agent.infer(hard_sample(3))
+        status = read_status(config, ["ledger.max_bytes_per_day=20000"], wall=lambda: time.time() + 60)
+    assert status["running"] is True
+    assert status["spool"]["items"] == 1
+    assert 60 <= status["spool"]["oldest_age_s"] < 90
+    assert status["bytes"]["max_per_day"] == 20_000
+    assert read_status(config)["running"] is False
+
+
+def test_status_tells_the_bytes_of_today_by_the_ledgers_own_day(config, tmp_path):
+    (tmp_path / "state").mkdir()
+    ledger = Ledger(tmp_path / "state" / "ledger.json")
+    ledger.add_bytes(Purpose.SAMPLES, 700)
+    ledger.add_bytes(Purpose.TELEMETRY, 50)
+    ledger.save()
+    found = read_status(config)["bytes"]
+    assert (found["today"], found["purposes"]) == (750, {"samples": 700, "telemetry": 50})
+    assert read_status(config, wall=lambda: time.time() + 90_000)["bytes"]["today"] == 0
+
+
+def test_doctor_prints_findings_and_ends_with_1_where_something_is_wrong(config):
+    done = edge_agent("doctor", "--config", config)
+    assert done.returncode == 1  # no broker
+    assert "nothing answers at 127.0.0.1" in done.stdout
+    assert "to mend" in done.stdout
+    done = edge_agent("doctor", "--config", config, "--json")
+    assert {"check", "level", "says"} == set(json.loads(done.stdout)[0])
+
+
+def test_install_dry_run_prints_the_unit_and_install_without_systemd_or_root_is_one_line(config, tmp_path):
+    config.write_text(config.read_text().replace(f"{tmp_path}/state", "/var/lib/edge-agent"))
+    (tmp_path / "systemctl").write_text("#!/bin/sh\necho systemd 252\n")
+    (tmp_path / "systemctl").chmod(0o755)
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = edge_agent("install", "--dry-run", "--config", config, "--memory-max", "200M", env=environ)
+    assert done.returncode == 0, done.stderr
+    assert "MemoryMax=200M" in done.stdout
+    assert done.stdout.startswith("# Written by")
+    done = edge_agent("install", "--dry-run", "--config", config, env={**os.environ, "PATH": "/nowhere"})
+    assert done.returncode == 77
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_status_with_damaged_files_still_tells_the_rest(config, tmp_path):

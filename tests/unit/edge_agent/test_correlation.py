@@ -1,4 +1,5 @@
 import threading
+import time
 
 from edge_agent import correlation
 from edge_agent.correlation import Correlation
@@ -14,20 +15,29 @@ def header():
     )
 
 
+def asked_with(seconds, *, reference=None):
+    """A sample that somebody waits for, on a clock that stands still."""
+    clock, asked = SimulatedClock(), header()
+    known = Correlation(clock=clock)
+    known.ask(asked, reference=reference, until_s=clock.now + seconds)
+    return known, asked, clock
+
+
+def asked_by_nobody():
+    asked, known = header(), Correlation(clock=SimulatedClock())
+    known.ask(asked, reference=None, until_s=None)
+    return known, asked
+
+
 def test_verdict_between_asking_and_waiting_is_not_lost():
-    asked, known = header(), Correlation()
-    known.ask(asked, reference=None, deadline_s=5.0)
+    known, asked, _ = asked_with(5.0)
     delivered = known.deliver(verdict(asked, 4))
-    assert delivered is not None
     assert delivered.verdict is not None
-    got = known.wait(asked.sample_id)
-    assert got is not None
-    assert got.prediction == 4
+    assert known.wait(asked.sample_id).prediction == 4
 
 
 def test_verdict_ends_the_wait():
-    asked, known = header(), Correlation()
-    known.ask(asked, reference="mine", deadline_s=30.0)
+    known, asked, _ = asked_with(30.0, reference="mine")
     got = []
     waiter = threading.Thread(target=lambda: got.append(known.wait(asked.sample_id)))
     waiter.start()
@@ -38,64 +48,130 @@ def test_verdict_ends_the_wait():
 
 
 def test_verdict_after_the_deadline_is_nobodys_answer():
-    clock = SimulatedClock()
-    asked, known = header(), Correlation(monotonic=clock)
-    known.ask(asked, reference=7, deadline_s=1.0)
+    known, asked, clock = asked_with(1.0, reference=7)
     clock.advance(2.0)
     assert known.wait(asked.sample_id) is None
+    assert not known.wake(verdict(asked))
     delivered = known.deliver(verdict(asked))
     assert (delivered.reference, delivered.verdict) == (7, None)
 
 
+def test_wait_counts_from_the_moment_that_the_caller_named():
+    known = Correlation()
+    asked = header()
+    began = time.perf_counter()
+    time.sleep(0.03)  # what the caller did before asking is part of the deadline
+    known.ask(asked, reference=None, until_s=began + 0.05)
+    assert known.wait(asked.sample_id) is None
+    assert 0.05 <= time.perf_counter() - began < 0.075
+
+
+def test_woken_caller_has_the_verdict_before_it_is_delivered():
+    known, asked, _ = asked_with(30.0, reference="mine")
+    assert known.wake(verdict(asked, 4))
+    assert known.wait(asked.sample_id).prediction == 4
+    delivered = known.deliver(verdict(asked, 4))
+    assert (delivered.reference, delivered.verdict.prediction) == ("mine", 4)
+    assert known.deliver(verdict(asked, 4)) is None
+
+
+def test_only_the_first_verdict_wakes():
+    known, asked, _ = asked_with(30.0)
+    assert known.wake(verdict(asked, 4))
+    assert not known.wake(verdict(asked, 5))
+    known.deliver(verdict(asked, 5))
+    assert known.wait(asked.sample_id).prediction == 4
+
+
+def test_nobody_is_woken_for_a_sample_that_nobody_waits_for():
+    known, asked = asked_by_nobody()
+    assert not known.wake(verdict(asked))
+    assert not known.wake(verdict(header()))
+
+
 def test_deliver_gives_each_sample_once():
-    asked, known = header(), Correlation()
-    known.ask(asked, reference=None, deadline_s=0.0)
+    known, asked = asked_by_nobody()
     assert known.deliver(verdict(asked)).header == asked
     assert known.deliver(verdict(asked)) is None
+    waited, other, _ = asked_with(5.0)
+    assert waited.deliver(verdict(other)) is not None
+    assert waited.deliver(verdict(other)) is None
 
 
 def test_wait_for_a_sample_nobody_waits_for_returns_at_once():
-    asked, known = header(), Correlation()
-    known.ask(asked, reference=None, deadline_s=0.0)
+    known, asked = asked_by_nobody()
     assert known.wait(asked.sample_id) is None
     assert known.wait(new_id()) is None
 
 
+def test_short_wait_tells_whether_the_verdict_is_there_and_leaves_it():
+    known, asked, _ = asked_with(30.0)
+    assert not known.answered_within(asked.sample_id, 0.0)
+    assert not known.answered_within(asked.sample_id, 0.01)
+    known.deliver(verdict(asked, 4))
+    assert known.answered_within(asked.sample_id, 0.0)
+    assert known.answered_within(asked.sample_id, 5.0)
+    assert known.wait(asked.sample_id).prediction == 4
+    assert not known.answered_within(new_id(), 5.0)
+
+
+def test_short_wait_is_over_a_little_before_the_deadline():
+    known = Correlation()
+    asked = header()
+    until = time.perf_counter() + 0.05
+    known.ask(asked, reference=None, until_s=until)
+    assert not known.answered_within(asked.sample_id, 10.0)
+    assert time.perf_counter() < until
+
+
+def test_short_wait_after_the_deadline_is_none():
+    known, asked, clock = asked_with(1.0)
+    clock.advance(2.0)
+    known.wait(asked.sample_id)
+    assert not known.answered_within(asked.sample_id, 10.0)
+
+
 def test_deadline_ms_counts_down_and_ends():
-    clock = SimulatedClock()
-    asked, quiet, known = header(), header(), Correlation(monotonic=clock)
-    known.ask(asked, reference=None, deadline_s=2.0)
-    known.ask(quiet, reference=None, deadline_s=0.0)
+    known, asked, clock = asked_with(2.0)
     clock.advance(0.5)
     assert known.deadline_ms(asked.sample_id) == 1500
     clock.advance(9.0)
     assert known.deadline_ms(asked.sample_id) == 0
     known.wait(asked.sample_id)
     assert known.deadline_ms(asked.sample_id) is None
-    assert known.deadline_ms(quiet.sample_id) is None
     assert known.deadline_ms(new_id()) is None
+    quiet, nobodys = asked_by_nobody()
+    assert quiet.deadline_ms(nobodys.sample_id) is None
 
 
 def test_forgotten_sample_is_unknown():
-    asked, known = header(), Correlation()
-    known.ask(asked, reference=None, deadline_s=1.0)
+    known, asked, _ = asked_with(1.0)
     known.forget(asked.sample_id)
     assert known.deliver(verdict(asked)) is None
 
 
 def test_only_the_newest_are_remembered():
-    known = Correlation()
+    known = Correlation(clock=SimulatedClock())
     headers = [header() for _ in range(correlation.MAX_REMEMBERED + 1)]
     for each in headers:
-        known.ask(each, reference=None, deadline_s=0.0)
+        known.ask(each, reference=None, until_s=None)
     assert known.deliver(verdict(headers[0])) is None
     assert known.deliver(verdict(headers[1])).header == headers[1]
 
 
+def test_answered_samples_are_not_remembered():
+    known = Correlation(clock=SimulatedClock())
+    for _ in range(100):
+        asked = header()
+        known.ask(asked, reference=None, until_s=2_000.0)
+        known.wake(verdict(asked))
+        known.wait(asked.sample_id)
+        known.deliver(verdict(asked))
+    assert len(known._asked) == 0
+
+
 def test_endless_deadline_is_a_day_and_stops_nothing():
-    asked, clock = header(), SimulatedClock()
-    known = Correlation(monotonic=clock)
-    known.ask(asked, reference=None, deadline_s=float("inf"))
+    known, asked, _ = asked_with(float("inf"))
     assert known.deadline_ms(asked.sample_id) == 86_400_000
     known.deliver(verdict(asked, 4))
     assert known.wait(asked.sample_id).prediction == 4

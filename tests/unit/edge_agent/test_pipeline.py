@@ -1,11 +1,13 @@
 import threading
+import time
 from random import Random
 
 import numpy as np
 import pytest
 
 from edge_agent.correlation import Correlation
-from edge_agent.deciding.policy import OffloadMode
+from edge_agent.deciding.policy import Circumstances, OffloadMode
+from edge_agent.deciding.settings import BudgetSettings
 from edge_agent.execution.engine import Engine
 from edge_agent.outcomes import AnsweredBy
 from edge_agent.request import Request
@@ -171,19 +173,19 @@ def test_swap_under_load_never_mixes_two_models(build, tmp_path):
 
 
 def answering(label):
-    """A `wake` that answers every new sample before `infer` comes to wait, as a fast cloud may."""
+    """A `send_now` that answers every sample before `infer` comes to wait, as a fast cloud may."""
     parts = []
 
-    def wake():
-        for item in parts[0].spool.due(10):
-            parts[0].pipeline.take_verdict(verdict(item.header, label))
+    def send_now(header, tensor):
+        parts[0].pipeline.take_verdict(verdict(header, label))
+        return True
 
-    return parts, wake
+    return parts, send_now
 
 
 def test_deadline_is_answered_by_the_cloud(build):
-    holder, wake = answering(7)
-    parts = build(wake=wake)
+    holder, send_now = answering(7)
+    parts = build(send_now=send_now)
     holder.append(parts)
     outcome = parts.pipeline.infer(Request(hard_sample(3), deadline_s=10.0))
     assert (outcome.answered_by, outcome.label, outcome.prediction) == (AnsweredBy.CLOUD, "7", 7)
@@ -195,8 +197,8 @@ def test_deadline_is_answered_by_the_cloud(build):
 
 
 def test_deadline_of_the_settings_counts_where_the_caller_says_nothing(build):
-    holder, wake = answering(7)
-    parts = build(wake=wake, deadline_s=10.0)
+    holder, send_now = answering(7)
+    parts = build(send_now=send_now, deadline_s=10.0)
     holder.append(parts)
     assert parts.pipeline.infer(Request(hard_sample(3))).answered_by is AnsweredBy.CLOUD
     assert parts.pipeline.infer(Request(hard_sample(3), deadline_s=0.0)).answered_by is AnsweredBy.EDGE
@@ -210,11 +212,11 @@ def test_audit_never_waits(build):
 
 
 def test_verdict_after_the_deadline_is_a_correction(build):
-    parts = build()
+    sent = []
+    parts = build(send_now=lambda header, tensor: not sent.append(header))
     outcome = parts.pipeline.infer(Request(hard_sample(3), reference=11, deadline_s=0.001))
     assert (outcome.answered_by, outcome.label) == (AnsweredBy.EDGE_AFTER_DEADLINE, "3")
-    (item,) = parts.spool.due(1)
-    parts.pipeline.take_verdict(verdict(item.header, 7))
+    parts.pipeline.take_verdict(verdict(sent[0], 7))
     (correction,) = parts.sink.corrections
     assert (correction.sample_id, correction.seq, correction.reference) == (outcome.sample_id, outcome.seq, 11)
     assert (correction.label, correction.prediction, correction.agreed) == ("7", 7, False)
@@ -279,3 +281,97 @@ def test_correlation_may_be_shared_by_two_tasks(build):
     (item,) = two.spool.due(1)
     two.pipeline.take_verdict(verdict(item.header))
     assert (len(one.sink.corrections), len(two.sink.corrections)) == (0, 1)
+
+
+def test_sample_that_somebody_waits_for_is_sent_at_once(build):
+    sent = []
+
+    def send_now(header, tensor):
+        sent.append(header.sample_id)
+        parts.pipeline.take_verdict(verdict(header, 7))
+        return True
+
+    parts = build(send_now=send_now, audit_fraction=0.0)
+    outcome = parts.pipeline.infer(Request(hard_sample(3), deadline_s=10.0))
+    assert (outcome.answered_by, outcome.label) == (AnsweredBy.CLOUD, "7")
+    assert (sent, parts.wakes) == ([outcome.sample_id], [])
+    parts.pipeline.infer(Request(hard_sample(3)))  # nobody waits: the uplink's own time is good enough
+    parts.pipeline.infer(Request(sample(3), deadline_s=10.0))
+    assert (len(sent), len(parts.wakes)) == (1, 1)
+
+
+def test_deadline_counts_from_the_beginning_whatever_it_is_spent_on(build):
+    def dawdle(departing):
+        time.sleep(0.15)
+        return departing.tensor
+
+    parts = build(redact=dawdle)
+    started = time.perf_counter()
+    outcome = parts.pipeline.infer(Request(hard_sample(3), deadline_s=0.2))
+    assert outcome.answered_by is AnsweredBy.EDGE_AFTER_DEADLINE
+    assert time.perf_counter() - started < 0.3
+
+
+def test_redacted_sample_goes_up_as_the_hook_left_it(build):
+    parts = build(redact=lambda departing: departing.tensor // 2)
+    parts.pipeline.infer(Request(np.full((8, 8), 4, np.uint8)))
+    (kept,) = parts.spool.due(10)
+    assert (kept.tensor == 2).all()
+
+
+def test_withheld_sample_stays_and_nobody_waits_for_it(build):
+    parts = build(redact=lambda departing: None)
+    outcome = parts.pipeline.infer(Request(hard_sample(3), deadline_s=60.0))
+    assert (outcome.action, outcome.reason, outcome.answered_by) == (Action.KEEP, Reason.WITHHELD, AnsweredBy.EDGE)
+    assert parts.spool.state().items == 0
+    assert parts.ledger.counts()["digits"] == TaskCounts(inferences=1, kept=1, withheld=1)
+    assert parts.judge.budget().offload == 0.0
+
+
+def test_redaction_is_not_asked_of_what_stays_anyway(build):
+    asked = []
+    parts = build(redact=lambda departing: asked.append(departing.label), audit_fraction=0.0)
+    parts.pipeline.infer(Request(sample(3)))
+    assert asked == []
+
+
+def test_deferred_sample_waits_until_the_device_has_it_easier(build):
+    parts = build()
+    parts.judge.under(Circumstances(defer_training=True))
+    outcome = parts.pipeline.infer(Request(hard_sample(3)))
+    assert (outcome.action, outcome.reason) == (Action.DEFER, Reason.HARD)
+    assert parts.spool.due(10, deferred=False) == []
+    assert [each.header.sample_id for each in parts.spool.due(10)] == [outcome.sample_id]
+    assert parts.ledger.counts()["digits"] == TaskCounts(inferences=1, deferred=1)
+
+
+def test_sample_that_nobody_waits_for_is_dropped_at_last(build):
+    parts = build()
+    parts.judge.under(Circumstances(drop=True))
+    outcome = parts.pipeline.infer(Request(hard_sample(3)))
+    assert (outcome.action, outcome.reason, outcome.label) == (Action.DROP, Reason.PRESSURE, "3")
+    assert parts.spool.state().items == 0
+    assert parts.ledger.counts()["digits"] == TaskCounts(inferences=1, dropped=1)
+
+
+def test_budget_that_is_spent_keeps_hard_samples_and_says_so(build):
+    parts = build(budget=BudgetSettings(bytes_per_day=640), audit_fraction=0.0)
+    outcomes = [parts.pipeline.infer(Request(hard_sample(index % 10))) for index in range(50)]
+    kept = [each for each in outcomes if each.reason is Reason.BUDGET]
+    assert len(kept) > 40
+    assert {each.action for each in kept} == {Action.KEEP}
+    assert parts.ledger.counts()["digits"].over_budget == len(kept)
+
+
+def test_lighter_model_stands_in_and_gives_way(build, tmp_path):
+    parts = build(audit_fraction=0.0)
+    light = Engine(bundles.unpacked(tmp_path / "light", version="light", shift=1))
+    parts.pipeline.let_stand_in(light)
+    under_pressure = parts.pipeline.infer(Request(sample(3)))
+    assert (under_pressure.label, under_pressure.bundle_version) == ("2", "light")
+    assert parts.pipeline.engine.manifest.version == "v1"
+    newer = Engine(bundles.unpacked(tmp_path / "newer", version="v2"))
+    parts.pipeline.swap(newer)  # an update meanwhile is for afterwards
+    assert parts.pipeline.infer(Request(sample(3))).bundle_version == "light"
+    parts.pipeline.let_stand_in(None)
+    assert parts.pipeline.infer(Request(sample(3))).bundle_version == "v2"

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import logging
+import time
 from random import Random
 
 import numpy as np
@@ -43,15 +45,16 @@ TOPIC = "edgeloop/v1/demo/cam-1/"
 class Bench:
     """An uplink with a listener that writes down what it hears."""
 
-    def __init__(self, folder, *, telemetry_s=100.0, **spool):
+    def __init__(self, folder, *, telemetry_s=100.0, ledger=None, **spool):
         self.broker = SimulatedBroker()
         self.spool = Spool(folder / "spool", SpoolSettings(**spool))
         self.outbox = Outbox(folder / "outbox")
-        self.ledger = Ledger(folder / "ledger.json")
+        self.ledger = ledger or Ledger(folder / "ledger.json")
         self.correlation = Correlation()
         self.verdicts: list[Verdict] = []
         self.wishes: list[Desired] = []
         self.version = "v1"
+        self.with_deferred = True
         self.uplink = Uplink(
             Address("demo", "cam-1"),
             connect=self.broker.connect,
@@ -62,6 +65,7 @@ class Bench:
             correlation=self.correlation,
             listener=self,
             telemetry_interval_s=telemetry_s,
+            send_deferred=lambda: self.with_deferred,
             rng=Random(1),
         )
 
@@ -79,22 +83,35 @@ class Bench:
     def telemetry(self):
         return Telemetry(seq=1, uptime_s=1.0, tasks={}, ledger=LedgerBytes(), spool=SpoolState())
 
-    def put(self, count=1):
-        headers = []
-        for seq in range(count):
-            header = SampleHeader(
-                sample_id=new_id(),
-                task="digits",
-                seq=seq,
-                bundle_version="v1",
-                prediction=3,
-                hardness=0.5,
-                reason=Reason.HARD,
-            )
-            self.spool.put(header, TENSOR)
-            headers.append(header)
+    def header(self, seq=0):
+        return SampleHeader(
+            sample_id=new_id(),
+            task="digits",
+            seq=seq,
+            bundle_version="v1",
+            prediction=3,
+            hardness=0.5,
+            reason=Reason.HARD,
+        )
+
+    def put(self, count=1, *, deferred=False):
+        headers = [self.header(seq) for seq in range(count)]
+        for header in headers:
+            self.spool.put(header, TENSOR, deferred=deferred)
         self.uplink.wake()
         return headers
+
+    def ask(self, *, seconds=60.0):
+        """A sample that somebody waits for."""
+        header = self.header()
+        self.correlation.ask(header, reference=None, until_s=time.perf_counter() + seconds)
+        return header
+
+    def send_now(self, header, tensor=TENSOR):
+        return self.uplink.send_now(header, tensor)
+
+    async def connected(self):
+        await eventually(lambda: self.uplink.connected, timeout=10, what="there is a connection")
 
     @contextlib.asynccontextmanager
     async def running(self):
@@ -209,7 +226,7 @@ async def test_no_more_than_max_unanswered_go_up_at_once(tmp_path):
 async def test_deadline_rides_in_the_header(bench):
     async with MessageCloud(bench.broker.connect, "demo", answer=silence) as cloud:
         headers = bench.put(2)
-        bench.correlation.ask(headers[0], reference=None, deadline_s=60.0)
+        bench.correlation.ask(headers[0], reference=None, until_s=time.perf_counter() + 60.0)
         async with bench.running():
             await eventually(lambda: len(cloud.samples) == 2, timeout=10, what="both samples arrived")
     got = [cloud.samples[each.sample_id][0][0].deadline_ms for each in headers]
@@ -366,3 +383,208 @@ async def test_flood_of_malformed_frames_is_one_log_line(bench, caplog):
         bench.put()
         await bench.delivered()
     assert caplog.text.count("was not understood and is ignored") == 1
+
+
+async def test_connection_is_known_and_said_once(bench, caplog):
+    caplog.set_level(logging.INFO)
+    assert not bench.uplink.connected
+    async with bench.running():
+        await bench.connected()
+        bench.broker.refuse_connections()
+        bench.broker.drop_connections()
+        await eventually(lambda: not bench.uplink.connected, timeout=5, what="the loss is noticed")
+        bench.broker.accept_connections()
+        await bench.connected()
+    assert not bench.uplink.connected
+    assert caplog.text.count("connected to broker 127.0.0.1:1883 as demo/cam-1") == 1
+
+
+async def test_round_trip_is_the_connections(bench):
+    assert bench.uplink.round_trip_s is None
+    async with bench.running():
+        await bench.connected()
+        assert bench.uplink.round_trip_s is None
+        bench.uplink._connection.round_trip_s = 0.25
+        assert bench.uplink.round_trip_s == 0.25
+    assert bench.uplink.round_trip_s is None
+
+
+async def test_hurried_sample_goes_past_the_spool(bench):
+    async with MessageCloud(bench.broker.connect, "demo", answer=silence) as cloud, bench.running():
+        await bench.connected()
+        header = bench.ask()
+        assert bench.send_now(header)
+        (frame,) = bench.broker.published(TOPIC + "sample")  # at once, not in a later turn
+        await eventually(lambda: cloud.samples, timeout=5, what="it arrived")
+    ((got, tensor),) = cloud.samples[header.sample_id]
+    assert 59_000 < got.deadline_ms <= 60_000
+    assert got.model_copy(update={"deadline_ms": None}) == header
+    np.testing.assert_array_equal(tensor, TENSOR)
+    assert bench.ledger.bytes().samples == len(frame)
+    assert bench.spool.state().items == 0
+
+
+async def test_nothing_can_be_hurried_without_a_connection(bench):
+    header = bench.ask()
+    assert not bench.send_now(header)
+    bench.broker.refuse_connections()
+    async with bench.running():
+        await bench.broker.wait_until(lambda: bench.broker.connections_made == 0)
+        assert not bench.send_now(header)
+    assert not bench.send_now(header)
+
+
+def test_nothing_can_be_hurried_after_the_loop_has_ended(bench):
+    async def live():
+        async with bench.running():
+            await bench.connected()
+            bench.broker.line_is_full = True
+            return bench.uplink._connection
+
+    # A caller may hold the connection while the agent ends.
+    bench.uplink._connection = asyncio.run(live())
+    assert not bench.send_now(bench.ask())
+
+
+async def test_hurried_sample_waits_for_a_line_that_is_full(bench):
+    async with bench.running():
+        await bench.connected()
+        bench.broker.line_is_full = True
+        assert bench.send_now(bench.ask())
+        await asyncio.sleep(0.05)
+        assert bench.broker.published(TOPIC + "sample") == []
+        bench.broker.line_is_full = False
+        await bench.broker.wait_for(TOPIC + "sample")
+    assert len(bench.broker.published(TOPIC + "sample")) == 1
+
+
+async def test_hurried_sample_is_given_up_when_nobody_waits_any_more(bench):
+    async with bench.running():
+        await bench.connected()
+        bench.broker.line_is_full = True
+        header = bench.ask()
+        assert bench.send_now(header)
+        await asyncio.sleep(0)
+        bench.correlation.forget(header.sample_id)
+        await eventually(lambda: bench.uplink._hurried_bytes == 0, timeout=5, what="it is given up")
+        bench.broker.line_is_full = False
+        await asyncio.sleep(0.03)
+    assert bench.broker.published(TOPIC + "sample") == []
+
+
+async def test_no_more_than_a_few_megabytes_wait_for_the_line(bench):
+    tensor = np.zeros((1024, 1024), dtype=np.uint8)
+    async with bench.running():
+        await bench.connected()
+        bench.broker.line_is_full = True
+        taken = [bench.send_now(bench.ask(), tensor) for _ in range(10)]
+        assert taken == [True] * 3 + [False] * 7
+        bench.broker.line_is_full = False
+        await bench.broker.wait_for(TOPIC + "sample", count=3)
+        await eventually(lambda: bench.uplink._hurried_bytes == 0, timeout=5, what="the line took all")
+        assert bench.send_now(bench.ask(), tensor)
+
+
+async def test_one_that_is_larger_than_all_that_may_wait_goes_alone(bench):
+    large = np.zeros((5 * 1024, 1024), dtype=np.uint8)
+    async with bench.running():
+        await bench.connected()
+        bench.broker.line_is_full = True
+        assert [bench.send_now(bench.ask(), large) for _ in range(2)] == [True, False]
+
+
+async def test_verdict_reaches_the_waiting_caller_first_and_the_books_a_little_later(bench):
+    async with bench.running():
+        await bench.connected()
+        header = bench.ask()
+        bench.down("verdict", messages.encode(verdict(header, 7)))
+        assert bench.correlation.wait(header.sample_id).prediction == 7  # in this very turn
+        assert bench.verdicts == []
+        await eventually(lambda: bench.verdicts, timeout=5, what="the listener is told")
+    assert [each.sample_id for each in bench.verdicts] == [header.sample_id]
+    assert bench.ledger.bytes().verdicts == len(messages.encode(verdict(header, 7)))
+
+
+async def test_verdicts_that_were_given_are_booked_when_the_connection_ends(bench):
+    async with bench.running():
+        await bench.connected()
+        headers = [bench.ask() for _ in range(3)]
+        for header in headers:
+            bench.down("verdict", messages.encode(verdict(header)))
+    assert [each.sample_id for each in bench.verdicts] == [each.sample_id for each in headers]
+
+
+async def test_second_verdict_on_a_sample_is_booked_like_any_other(bench):
+    async with bench.running():
+        await bench.connected()
+        header = bench.ask()
+        for _ in range(2):
+            bench.down("verdict", messages.encode(verdict(header)))
+        await eventually(lambda: len(bench.verdicts) == 2, timeout=5, what="both are told")
+
+
+async def test_deferred_samples_go_when_they_may(bench):
+    bench.with_deferred = False
+    async with MessageCloud(bench.broker.connect, "demo") as cloud, bench.running():
+        deferred = bench.put(2, deferred=True)
+        hard = bench.put(1)
+        await bench.left(2)
+        assert set(cloud.samples) == {hard[0].sample_id}
+        bench.with_deferred = True
+        bench.uplink.wake()
+        await bench.delivered()
+    assert set(cloud.samples) == {each.sample_id for each in [*deferred, *hard]}
+
+
+class CappedLedger(Ledger):
+    """Says no when it is told to."""
+
+    capped = True
+    full = False
+    today = 500
+
+    def allows(self, count):
+        return not self.full
+
+    def bytes_today(self):
+        return self.today
+
+
+async def test_spent_day_keeps_samples_and_telemetry_back_until_the_next(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    ledger = CappedLedger(tmp_path / "ledger.json")
+    bench = Bench(tmp_path, telemetry_s=0.01, ledger=ledger)
+    ledger.full = True
+    async with MessageCloud(bench.broker.connect, "demo") as cloud, bench.running():
+        await bench.broker.wait_for(TOPIC + "state")  # what the fleet must know goes up all the same
+        bench.put(40)
+        await eventually(lambda: "over the cap of a day" in caplog.text, timeout=5, what="the end of the day's bytes")
+        header = bench.ask()
+        assert not bench.send_now(header)
+        await asyncio.sleep(0.1)
+        assert (cloud.samples, bench.broker.published(TOPIC + "telemetry")) == ({}, [])
+        assert bench.spool.state().items == 40
+        assert caplog.text.count("over the cap of a day") == 1
+        ledger.full, ledger.today = False, 0
+        bench.spool.forget_attempts()
+        bench.uplink.wake()
+        await bench.delivered()
+        await bench.broker.wait_for(TOPIC + "telemetry")
+        assert caplog.text.count("a new day has begun") == 1
+    bench.spool.close()
+
+
+async def test_hurried_sample_of_a_capped_device_goes_by_the_loop_which_asks(tmp_path):
+    ledger = CappedLedger(tmp_path / "ledger.json")
+    bench = Bench(tmp_path, ledger=ledger)
+    async with bench.running():
+        await bench.connected()
+        assert bench.send_now(bench.ask())
+        assert bench.broker.published(TOPIC + "sample") == []  # not in the caller's thread: asking may take the disk
+        await bench.broker.wait_for(TOPIC + "sample")
+        ledger.full = True
+        assert bench.send_now(bench.ask())
+        await asyncio.sleep(0.03)
+        assert not bench.send_now(bench.ask())
+    assert len(bench.broker.published(TOPIC + "sample")) == 1
+    bench.spool.close()

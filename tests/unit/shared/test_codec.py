@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from shared.codec import MAX_DEPTH, MAX_DIMENSIONS, decode, encode
+from shared.codec import MAX_DEPTH, MAX_DIMENSIONS, decode, encode, encode_array
 from shared.errors import FrameError, MalformedFrame, OversizeFrame
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64"]
@@ -102,6 +102,35 @@ def test_unusual_array_survives_the_round_trip(array):
     back = decode(encode(array))
     assert back.shape == array.shape
     assert np.array_equal(back, array, equal_nan=array.dtype.kind == "f")
+
+
+@given(any_array)
+def test_array_in_two_parts_is_the_same_frame(array):
+    first, elements = encode_array(array)
+    assert first + bytes(elements) == encode(array)
+
+
+@pytest.mark.parametrize("size", [0, 1, 23, 24, 255, 256, 65_535, 65_536, 70_000])
+def test_array_of_any_length_in_two_parts_is_the_same_frame(size):
+    array = np.zeros(size, np.uint8)
+    assert b"".join(encode_array(array)) == encode(array)
+
+
+@pytest.mark.parametrize("array", [np.arange(6, dtype=">u2"), np.arange(24, dtype=np.uint8).reshape(4, 6).T[::2]])
+def test_array_in_two_parts_of_another_order_is_the_same_frame(array):
+    assert b"".join(encode_array(array)) == encode(array)
+
+
+def test_array_in_two_parts_copies_no_element():
+    array = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    _, elements = encode_array(array)
+    array[0, 0] = 0x0102
+    assert bytes(elements[:2]) == b"\x02\x01"
+
+
+def test_array_without_a_place_in_the_contract_has_no_parts():
+    with pytest.raises(TypeError, match="dtype <U1"):
+        encode_array(np.array(["a"]))
 
 
 def test_decoded_array_is_read_only_and_no_second_copy():

@@ -6,7 +6,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import BundleError, SampleError
-from shared.manifest import FileEntry, GoldenCheck, Manifest, Outputs, TensorSpec, dump, load, parse
+from shared.manifest import (
+    Deferral,
+    FileEntry,
+    GoldenCheck,
+    Manifest,
+    Outputs,
+    ScoreSpread,
+    TensorSpec,
+    dump,
+    load,
+    parse,
+)
 from shared.uncertainty import Score
 
 MINIMAL = Manifest(task="digits", version="v1", labels=("0", "1"), input=TensorSpec(shape=(8, 8), dtype="uint8"))
@@ -26,6 +37,13 @@ FULL = Manifest(
     lineage={"seed": 3, "data": ["a", None, {"b": 1.5}], "torch": "2.13.0"},
     metrics={"field": 0.95},
 )
+LEARNED = FULL.model_copy(
+    update={
+        "score": Score.DEFERRAL,
+        "spread": ScoreSpread(mean=-3.0, deviation=2.0, low=-9.0, high=1.0),
+        "deferral": Deferral(intercept=-2.0, coefficients={"log_odds": 0.5, "entropy": 1.5}, classes=(0.1, -0.1)),
+    }
+)
 
 
 def altered(**fields: object) -> str:
@@ -34,7 +52,7 @@ def altered(**fields: object) -> str:
     return json.dumps(value)
 
 
-@pytest.mark.parametrize("manifest", [MINIMAL, FULL], ids=["minimal", "full"])
+@pytest.mark.parametrize("manifest", [MINIMAL, FULL, LEARNED], ids=["minimal", "full", "learned"])
 def test_manifest_survives_its_json(manifest):
     assert parse(dump(manifest)) == manifest
     assert parse(dump(manifest).decode()) == manifest
@@ -62,6 +80,15 @@ def test_equal_manifests_are_equal_bytes_whatever_the_order_of_their_maps():
         ({"temperature": 1e999}, "temperature"),
         ({"threshold": float("nan")}, "threshold"),
         ({"golden": {"tolerance": 2.0}}, "golden.tolerance"),
+        ({"spread": {"mean": 0.0, "deviation": 0.0, "low": 0.0, "high": 0.0}}, "spread.deviation"),
+        ({"score": "deferral"}, "come together or not at all"),
+        ({"deferral": {"intercept": 0.0}}, "come together or not at all"),
+        ({"score": "deferral", "deferral": {"intercept": 0.0, "classes": [1.0]}}, "each of the 2 labels"),
+        (
+            {"score": "deferral", "deferral": {"intercept": 0.0, "coefficients": {"entropie": 1.0}}},
+            r"deferral\.coefficients: .*there is no feature 'entropie'; there are max_probability, margin, entropy",
+        ),
+        ({"score": "deferral", "deferral": {"intercept": 0.0, "coefficients": {"entropy": 1e999}}}, "entropy"),
         ({"files": {"m": {"sha256": "xyz", "size_bytes": 1}}}, "files.m.sha256"),
         ({"files": {"m": {"sha256": "0" * 64, "size_bytes": 0}}}, "files.m.size_bytes"),
         ({"metrics": {"a": "good"}}, "metrics.a"),

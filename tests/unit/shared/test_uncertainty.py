@@ -6,10 +6,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from shared.uncertainty import Score, energy, entropy, hardness, margin, max_probability, softmax
+from shared.uncertainty import Score, divided, energy, entropy, hardness, margin, max_probability, softmax
 
 BOUNDED = (Score.MAX_PROBABILITY, Score.MARGIN, Score.ENTROPY)
-EVERY = tuple(Score)
+EVERY = (*BOUNDED, Score.ENERGY)  # the learned one has functions of its own
 
 ordinary = arrays.arrays(
     np.float32,
@@ -168,3 +168,12 @@ def test_temperature_divides_the_logits_and_not_the_probabilities():
 def test_impossible_temperature_is_a_mistake(temperature, score):
     with pytest.raises(ValueError, match="temperature"):
         hardness([[1.0, 2.0]], temperature, score)
+
+
+def test_learned_score_says_where_it_is_computed():
+    with pytest.raises(ValueError, match=r"needs a manifest's coefficients: use shared\.deferral\.score"):
+        hardness([[1.0, 2.0]], 1.0, Score.DEFERRAL)
+
+
+def test_divided_logits_that_float32_cannot_hold_are_infinite():
+    assert divided([1e30, -1e30, 3.0], 1e-10).tolist() == [math.inf, -math.inf, pytest.approx(3e10)]

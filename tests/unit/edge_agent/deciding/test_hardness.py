@@ -6,20 +6,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edge_agent.deciding.hardness import assess
-from shared import uncertainty
-from shared.manifest import Manifest, TensorSpec
+from edge_agent.deciding import hardness
+from edge_agent.deciding.hardness import Hardness
+from shared import deferral, uncertainty
+from shared.manifest import Deferral, Manifest, TensorSpec
 from shared.uncertainty import Score
+
+LEARNED = Deferral(intercept=-1.0, coefficients={"log_odds": 0.4, "entropy": 2.0}, classes=(0.0, 0.5, -0.5, 1.0))
+OWN = object()
 
 
 def manifest(**options):
+    learned = {"deferral": LEARNED} if options.get("score") is Score.DEFERRAL else {}
     return Manifest(
         task="t",
         version="v1",
         labels=tuple("abcd"),
         input=TensorSpec(shape=(1,), dtype="uint8"),
-        **{"threshold": 0.5, **options},
+        **{"threshold": 0.5, **learned, **options},
     )
+
+
+def assess(logits, described, *, threshold=OWN):
+    return hardness.assess(logits, described, threshold=described.threshold if threshold is OWN else threshold)
+
+
+def scored(logits, temperature, score):
+    if score is Score.DEFERRAL:
+        return float(deferral.score(logits, temperature, LEARNED))
+    return float(uncertainty.hardness(logits, temperature, score))
 
 
 def row(*values):
@@ -75,10 +90,10 @@ def test_assess_uses_the_manifests_score(score, expected):
 @given(
     arrays(np.float32, 4, elements=st.floats(-30, 30, width=32)),
     st.sampled_from(list(Score)),
-    st.floats(0.25, 4.0),
+    st.just(1.0) | st.floats(0.25, 4.0),
 )
 def test_assess_score_is_bit_for_bit_the_one_that_thresholds_are_made_from(logits, score, temperature):
-    threshold = float(uncertainty.hardness(logits, temperature, score))
+    threshold = scored(logits, temperature, score)
     judged = assess(logits, manifest(score=score, temperature=temperature, threshold=threshold))
     assert judged.score == threshold
     assert judged.hard
@@ -88,3 +103,42 @@ def test_assess_score_is_bit_for_bit_the_one_that_thresholds_are_made_from(logit
 def test_assess_finite_logits_that_a_temperature_makes_infinite_are_invalid_too(score):
     judged = assess(row(1e30, 0.0, 0.0, 0.0), manifest(score=score, temperature=1e-10))
     assert (judged.hard, judged.valid, judged.score, judged.confidence) == (True, False, 1.0, 0.0)
+
+
+@pytest.mark.parametrize("given_threshold", [0.1, 0.9, None])
+def test_assess_the_threshold_given_replaces_the_manifests(given_threshold):
+    logits = row(0.0, 0.0, -1e9, -1e9)  # its score is 0.5
+    assert assess(logits, manifest(threshold=0.4), threshold=given_threshold).hard == (given_threshold == 0.1)
+
+
+@pytest.mark.parametrize("score", Score)
+@pytest.mark.parametrize("largest", [50.0, 1e29, 3e38])
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 1e20])
+def test_assess_logits_of_any_size_are_judged_as_the_score_has_it(largest, temperature, score):
+    logits = row(-largest, largest, 1.0, 0.0)
+    judged = assess(logits, manifest(score=score, temperature=temperature, threshold=None))
+    assert judged.valid
+    assert (judged.prediction, judged.score) == (1, scored(logits, temperature, score))
+    assert judged.confidence == uncertainty.softmax(logits, temperature).max()
+
+
+@pytest.mark.parametrize("logits", [row(-3e38, 5.0, 1.0, 0.0), row(3e38, 5.0, 1.0, 0.0)])
+def test_assess_logits_that_overflow_on_the_way_are_judged_without_a_warning(logits):
+    described = manifest(temperature=0.5)
+    judged = assess(logits, described)
+    assert judged.valid == (logits[0] < 0)
+    assert judged.score == scored(logits, 0.5, described.score)
+
+
+def test_assess_two_labels_as_probable_the_first_is_the_answer():
+    assert assess(row(0.0, 3.0, 3.0, 0.0), manifest()).prediction == 1
+
+
+def test_assess_one_label_leaves_nothing_to_be_unsure_of():
+    only = manifest().model_copy(update={"labels": ("a",)})
+    assert assess(row(-7.0), only) == Hardness(prediction=0, confidence=1.0, score=0.0, valid=True, hard=False)
+
+
+def test_assess_temperature_that_float32_cannot_hold_is_a_mistake_in_the_manifest():
+    with pytest.raises(ValueError, match="temperature"):
+        assess(row(1.0, 0.0, 0.0, 0.0), manifest(temperature=1e50))

@@ -4,16 +4,17 @@ from threading import Event, Thread
 import numpy as np
 import pytest
 
-from edge_agent.sources.opening import open_source
 from edge_agent.sources.replay import samples
 from edge_agent.sources.settings import ReplaySettings
 from shared.errors import SettingsError
+from tests.sim.sources import Watched
 
 X = np.arange(5 * 4, dtype=np.uint8).reshape(5, 4)
 
 
-def settings(path, **options):
-    return ReplaySettings(kind="replay", path=path, **options)
+@pytest.fixture
+def watched():
+    return Watched(shape=(4,))
 
 
 @pytest.fixture
@@ -22,53 +23,65 @@ def file(tmp_path):
     return tmp_path / "stream.npz"
 
 
-def test_replay_gives_every_sample_in_order_with_its_reference(file):
-    requests = list(samples(settings(file, training_use=False, audit_fraction=0.5), Event()))
-    np.testing.assert_array_equal(np.stack([each.tensor for each in requests]), X)
-    assert [each.reference for each in requests] == [10, 11, 12, 13, 14]
-    assert all(type(each.reference) is int for each in requests)
-    assert {(each.training_use, each.audit_fraction, each.deadline_s) for each in requests} == {(False, 0.5, None)}
+def play(path, watched, stop=None, **options):
+    return samples(ReplaySettings(kind="replay", path=path, **options), watched.context, stop or Event())
 
 
-def test_replay_without_references_counts(tmp_path):
+def test_replay_gives_every_sample_in_order_with_its_reference(file, watched):
+    got = list(play(file, watched))
+    np.testing.assert_array_equal(np.stack([each.decode(watched.spec) for each in got]), X)
+    assert [each.reference for each in got] == [10, 11, 12, 13, 14]
+    assert all(type(each.reference) is int for each in got)
+
+
+def test_replay_without_references_counts(tmp_path, watched):
     np.savez(tmp_path / "s.npz", x=X)
-    assert [each.reference for each in open_source(settings(tmp_path / "s.npz"), Event())] == [0, 1, 2, 3, 4]
+    assert [each.reference for each in play(tmp_path / "s.npz", watched)] == [0, 1, 2, 3, 4]
 
 
-def test_replay_repeats_until_stopped(file):
+def test_replay_repeats_until_stopped(file, watched):
     stop = Event()
     got = []
-    for request in samples(settings(file, repeat=True), stop):
-        got.append(request.reference)
+    for each in play(file, watched, stop, repeat=True):
+        got.append(each.reference)
         if len(got) == 12:
             stop.set()
     assert got == [10, 11, 12, 13, 14] * 2 + [10, 11]
 
 
-def test_replay_keeps_its_rate(file):
+def test_replay_keeps_its_rate(file, watched):
     began = time.monotonic()
-    assert len(list(samples(settings(file, rate_hz=50.0), Event()))) == 5
+    assert len(list(play(file, watched, rate_hz=50.0))) == 5
     assert 4 / 50 <= time.monotonic() - began < 1.0
+    assert watched.waited == 0
 
 
-def test_replay_makes_no_burst_after_a_late_consumer(file):
-    source = samples(settings(file, rate_hz=20.0), Event())
+def test_replay_makes_no_burst_after_a_late_consumer_and_counts_it(file, watched):
+    source = play(file, watched, rate_hz=20.0)
     next(source)
-    until = time.monotonic() + 0.3
-    while time.monotonic() < until:
-        Event().wait(0.01)
+    Event().wait(0.3)
     next(source)
     next(source)
     began = time.monotonic()
     next(source)
     next(source)
     assert time.monotonic() - began > 0.07
+    assert watched.waited == 1
+    assert watched.overrun == 0
 
 
-def test_replay_stops_while_it_waits(file):
+def test_replay_that_drops_goes_on_like_a_sensor(file, watched):
+    source = play(file, watched, rate_hz=20.0, when_slow="drop_oldest", buffer=1)
+    first = next(source).reference
+    watched.wait_until(lambda: watched.overrun >= 3)
+    assert (first, [each.reference for each in source]) == (10, [14])
+    assert (watched.overrun, watched.waited) == (3, 0)
+
+
+def test_replay_stops_while_it_waits(file, watched):
     stop = Event()
     got = []
-    thread = Thread(target=lambda: got.extend(samples(settings(file, rate_hz=0.01), stop)))
+    thread = Thread(target=lambda: got.extend(play(file, watched, stop, rate_hz=0.01)))
     thread.start()
     stop.set()
     thread.join(5)
@@ -98,6 +111,7 @@ def pickled(path):
     np.savez(path, x=np.array([{}], dtype=object))
 
 
+@pytest.mark.parametrize("when_slow", ["block", "drop_oldest"])
 @pytest.mark.parametrize(
     "write",
     [
@@ -115,8 +129,8 @@ def pickled(path):
         lambda path: np.savez(path, x=X, reference=np.array(list("abcde"))),
     ],
 )
-def test_replay_file_that_cannot_be_used_is_a_settings_error(tmp_path, write):
+def test_replay_file_that_cannot_be_used_is_a_settings_error(tmp_path, watched, write, when_slow):
     path = tmp_path / "s.npz"
     write(path)
     with pytest.raises(SettingsError, match=str(path)):
-        next(samples(settings(path), Event()))
+        next(play(path, watched, when_slow=when_slow))

@@ -1,6 +1,6 @@
 import pytest
 
-from edge_agent.spool.segments import Place, Segments
+from edge_agent.spool.segments import Place, Segments, sync
 
 
 def open_segments(folder, *, live=None, segment_bytes=100):
@@ -86,10 +86,17 @@ def test_reopened_does_not_reuse_the_number_of_a_wanted_file_that_is_missing(tmp
 def test_take_unsynced_names_each_file_once(segments, tmp_path):
     segments.append(b"x" * 100)
     segments.append(b"x")
-    assert segments.take_unsynced() == [tmp_path / "00000001.seg", tmp_path / "00000002.seg"]
+    # The folder as well: a new file's name must survive, too.
+    assert segments.take_unsynced() == [tmp_path / "00000001.seg", tmp_path / "00000002.seg", tmp_path]
     assert segments.take_unsynced() == []
     segments.append(b"x")
     assert segments.take_unsynced() == [tmp_path / "00000002.seg"]
+
+
+def test_sync_takes_files_folders_and_what_is_gone(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    for path in (tmp_path / "file", tmp_path, tmp_path / "gone"):
+        sync(path)
 
 
 def test_take_back_undoes_the_last_append(segments, tmp_path):

@@ -1,16 +1,19 @@
 import asyncio
 import json
+import os
 import signal
+import sys
 
 import psutil
 import pytest
 
 from edge_agent.errors import ModelUnusable, SelfTestFailed
+from edge_agent.execution.settings import ExecutionSettings
 from edge_agent.updates import selftest
-from edge_agent.updates.selftest import check, check_in_child
+from edge_agent.updates.selftest import check, check_in_child, self_tester
 from shared.errors import BundleError
 from shared.manifest import GoldenCheck
-from tests.harness import eventually
+from tests.harness import ROOT, eventually
 from tests.sim import bundles
 
 
@@ -100,9 +103,54 @@ async def test_child_is_ended_when_the_agent_stops_waiting(tmp_path):
     assert psutil.Process().children() == []
 
 
-def test_main_prints_one_json_line(tmp_path, monkeypatch, capsys):
+async def test_child_does_not_outlive_an_agent_that_is_killed(tmp_path):
+    folder = bundles.unpacked(tmp_path / "b", model=bundles.endless_model())
+    code = (
+        "import asyncio, sys; from pathlib import Path; from edge_agent.updates.selftest import check_in_child; "
+        "asyncio.run(check_in_child(Path(sys.argv[1]), timeout_s=60))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    agent = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(folder), env=env)
+    watched = psutil.Process(agent.pid)
+    # Busy with the model, so it has long tied itself to its parent.
+    (child,) = await eventually(watched.children, timeout=20, what="the child runs")
+    await eventually(lambda: child.cpu_times().user > 1.5, timeout=30, what="the child runs the model")
+    agent.kill()
+    await agent.wait()
+    await eventually(lambda: has_ended(child), timeout=10, what="the child is gone")
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether it runs no more, waited for by its new parent or not."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+async def test_self_tester_proves_and_then_measures_what_nobody_has(tmp_path):
+    folder = bundles.unpacked(tmp_path / "b")
+    settings = ExecutionSettings(measure=True, max_threads=2, measure_s=0.02)
+    closeness = await self_tester(settings)(folder, timeout_s=60)
+    assert closeness.samples == 16
+    (entry,) = json.loads((tmp_path / "execution.json").read_text())["entries"]
+    assert [each["choice"]["threads"] for each in entry["candidates"]] == [1, 2]
+
+
+async def test_self_tester_measures_nothing_unless_it_is_told_to(tmp_path):
+    await self_tester(ExecutionSettings())(bundles.unpacked(tmp_path / "b"), timeout_s=60)
+    assert not (tmp_path / "execution.json").exists()
+
+
+async def test_self_tester_refuses_like_the_self_test(tmp_path):
+    folder = bundles.unpacked(tmp_path / "b", wrong_golden=True)
+    with pytest.raises(SelfTestFailed, match="golden samples differ"):
+        await self_tester(ExecutionSettings(measure=True))(folder, timeout_s=60)
+    assert not (tmp_path / "execution.json").exists()
+
+
+def test_main_prints_one_json_line(tmp_path, capsys):
     for options, code, key in (({}, 0, "samples"), ({"wrong_golden": True}, 1, "error")):
         folder = bundles.unpacked(tmp_path / f"b{code}", **options)
-        monkeypatch.setattr("sys.argv", ["selftest", str(folder)])
-        assert selftest.main() == code
+        assert selftest.main(folder) == code
         assert key in json.loads(capsys.readouterr().out)

@@ -5,12 +5,10 @@ from random import Random
 
 import pytest
 
-from edge_agent.correlation import Correlation
 from edge_agent.errors import SelfTestFailed
 from edge_agent.execution.engine import Engine
 from edge_agent.ledger import Ledger
 from edge_agent.outbox import Outbox
-from edge_agent.pipeline import Pipeline
 from edge_agent.request import Request
 from edge_agent.settings import TaskSettings, UpdateSettings
 from edge_agent.spool.settings import SpoolSettings
@@ -23,6 +21,7 @@ from edge_agent.updates.updater import Surroundings, Updater
 from shared import bundle
 from shared.messages import BundleReference, UpdateFailure, UpdateOutcome
 from tests.sim import bundles
+from tests.sim.assembly import assemble
 from tests.sim.bundles import sample
 from tests.sim.disk import fill, small_disk
 from tests.sim.fetcher import SimulatedFetcher
@@ -81,17 +80,13 @@ class Device:
         self.outbox = Outbox(self.folder / "outbox")
         ledger = Ledger(self.folder / "ledger.json")
         self.spools.append(Spool(self.folder / "spool", SpoolSettings()))
-        self.pipeline = Pipeline(
-            "digits",
+        self.pipeline = assemble(
             TaskSettings(bundle=self.factory, audit_fraction=0.0),
             self.slots.open(self.factory),
             spool=self.spools[-1],
             ledger=ledger,
-            correlation=Correlation(),
             sink=ListSink(),
-            rng=Random(1),
-            wake=lambda: None,
-        )
+        ).pipeline
         self.ledger = ledger
         around = Surroundings(self.outbox, ledger, self.fetcher, Random(1), self.changed, self.self_test)
         self.updater = Updater(self.pipeline, self.slots, task, settings=self.settings, around=around)

@@ -1,0 +1,69 @@
+import logging
+
+import pytest
+
+from edge_agent.allowance import Allowance
+from edge_agent.ledger import Ledger
+
+
+class SpentLedger:
+    """A ledger with a cap of 10,000 bytes a day; `spent` is set by the test."""
+
+    capped = True
+
+    def __init__(self):
+        self.spent = 0
+
+    def allows(self, count):
+        return self.spent + count <= 10_000
+
+    def bytes_today(self):
+        return self.spent
+
+
+@pytest.fixture
+def ledger():
+    ledger = SpentLedger()
+    ledger.spent = 9_000
+    return ledger
+
+
+def lines(caplog):
+    return [(record.levelname, record.getMessage().split(":")[0]) for record in caplog.records]
+
+
+def test_without_a_cap_nothing_needs_to_be_asked(tmp_path):
+    allowance = Allowance(Ledger(tmp_path / "ledger.json"))
+    assert allowance.unlimited
+    assert allowance.allows(10**12)
+    assert not allowance.spent
+
+
+def test_what_does_not_fit_is_refused_and_said_once(ledger, caplog):
+    allowance = Allowance(ledger)
+    assert not allowance.unlimited
+    assert allowance.allows(1_000)
+    assert not allowance.spent
+    assert [allowance.allows(1_001) for _ in range(5)] == [False] * 5
+    assert allowance.spent
+    assert len(caplog.records) == 1
+    assert "9000 bytes of today's are spent and 1001 more are over the cap" in caplog.text
+
+
+def test_less_may_still_fit(ledger):
+    allowance = Allowance(ledger)
+    assert not allowance.allows(5_000)
+    assert allowance.allows(400)
+
+
+def test_new_day_is_said_once_and_allows_again(ledger, caplog):
+    caplog.set_level(logging.INFO)
+    allowance = Allowance(ledger)
+    assert not allowance.allows(5_000)
+    ledger.spent = 0
+    assert allowance.allows(5_000)
+    assert not allowance.spent
+    assert [level for level, _ in lines(caplog)] == ["WARNING", "INFO"]
+    ledger.spent = 9_000
+    assert not allowance.allows(5_000)
+    assert [level for level, _ in lines(caplog)] == ["WARNING", "INFO", "WARNING"]
