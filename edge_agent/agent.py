@@ -27,6 +27,7 @@ from edge_agent.background import Background, every
 from edge_agent.correlation import Correlation
 from edge_agent.deciding.pressure import Measure
 from edge_agent.errors import AgentClosed, BackgroundDied, StateInUse, UnknownTask
+from edge_agent.host.pulse import Pulse
 from edge_agent.host.resources import Sensors
 from edge_agent.ledger import Ledger
 from edge_agent.monitor import Monitor
@@ -54,6 +55,9 @@ from shared.mqtt import Connector, connector
 log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0
+_BEAT_S = 5.0
+# The agent's own thread does nothing that takes so long.
+_HANGS_S = 60.0
 _NO_SMALL_MODEL = frozenset({Measure.SMALLER_MODEL})
 
 
@@ -87,6 +91,7 @@ class EdgeAgent:
         self._stop_run: threading.Event | None = None
         self._began_s = time.monotonic()
         self._telemetry_seq = 0
+        self._pulse = Pulse()
         self._claim = _claimed(settings.state_dir)
         try:
             self._build(on_outcome, on_correction, connect, fetcher, rng or Random())  # noqa: S311  # no secrets
@@ -162,6 +167,7 @@ class EdgeAgent:
                 "monitor": self._monitor.run,
                 "flush": lambda: every(settings.spool.flush_interval_s, self._spool.flush),
                 "save": lambda: every(settings.telemetry.save_interval_s, self._save),
+                "pulse": lambda: self._pulse.beat("the agent's own thread", every_s=_BEAT_S, within_s=_HANGS_S),
                 **self._sinks.tasks(),
                 **({"server": self._server.run} if self._server is not None else {}),
             },
@@ -240,6 +246,7 @@ class EdgeAgent:
             thin=lambda _task: self._monitor.sampling_factor,
             broker=self.settings.broker,
             client=f"edge-{self.settings.site}-{self.settings.device}",
+            pulse=self._pulse,
         )
         if not any(task.sources for task in self.settings.tasks.values()):
             stop.wait()
@@ -257,6 +264,10 @@ class EdgeAgent:
     def ready(self) -> bool:
         """Whether every task answers."""
         return not self._closed
+
+    def unwell(self) -> str | None:
+        """What hangs, in words; None: nothing does. An agent that only waits for samples is well."""
+        return self._pulse.overdue()
 
     def wait_until_delivered(self, timeout: float) -> bool:
         """Block until the cloud has named every spooled sample; False when `timeout` seconds passed first."""

@@ -50,13 +50,13 @@ class Departure:
             label: the device's answer, for the redaction hook.
             until_s: until when somebody waits for the verdict, by `time.perf_counter`; None: nobody does.
         """
-        tensor: Array | None = request.tensor
+        tensor = request.tensor
         if self._redaction is not None:
-            tensor = self._redaction(
-                Departing(header.task, request.tensor, label, judgement.hardness.confidence, header.reason)
-            )
-            if tensor is None:
+            departing = Departing(header.task, tensor, label, judgement.hardness.confidence, header.reason)
+            redacted = self._redaction(departing)
+            if redacted is None:
                 return _WITHHELD
+            tensor = redacted
         self._sink.expect(header.sample_id)
         self._correlation.ask(header, reference=request.reference, until_s=until_s)
         hurries = until_s is not None

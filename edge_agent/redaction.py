@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Departing:
     reason: Reason
 
 
-Hook = Callable[[Departing], Array | None]
+Hook = Callable[[Departing], Any]  # an Array or None, if its author kept to it
 
 
 class Redaction:
@@ -62,7 +63,8 @@ class Redaction:
             kind = f"{result.dtype}{list(result.shape)}" if isinstance(result, np.ndarray) else type(result).__name__
             self._complain(f"gave {kind} for {view.dtype}{list(view.shape)}")
             return None
-        return result
+        changed: Array = result
+        return changed
 
     def _complain(self, what: str) -> None:
         if what not in self._said and len(self._said) < 100:

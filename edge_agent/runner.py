@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Protocol
 
 from edge_agent.errors import ModelUnusable
+from edge_agent.host.pulse import Pulse
 from edge_agent.pipeline import Pipeline
 from edge_agent.settings import TaskSettings
 from edge_agent.sources.context import SourceContext
@@ -20,6 +21,8 @@ from shared.mqtt import BrokerSettings
 log = logging.getLogger(__name__)
 
 _MAX_SAID = 100
+# A sample that takes so much longer than the wait for its verdict hangs, in the model, a hook or the disk.
+_HANGS_S = 60.0
 
 
 class Counts(Protocol):
@@ -39,6 +42,7 @@ def run_sources(
     thin: Callable[[str], int] = lambda _task: 1,
     broker: BrokerSettings | None = None,
     client: str = "edge-agent",
+    pulse: Pulse | None = None,
 ) -> None:
     """Play every source of every task, each in a thread of its own; return when all have ended.
 
@@ -47,6 +51,7 @@ def run_sources(
             was slow.
         thin: of how many samples of a task one is to be taken at this moment, source by source; 1: all.
         broker, client: of sources that subscribe: the agent's broker, and how the ids of their connections begin.
+        pulse: told of each sample while it is answered, and of nothing while a source waits for one.
 
     Raises:
         SettingsError: two sources read standard input.
@@ -72,7 +77,8 @@ def run_sources(
             refused=said.refused,
         )
         try:
-            _play_one(pipeline, settings, context, stop, said)
+            deadline_s = tasks[pipeline.name].deadline_s
+            _play_one(pipeline, settings, context, stop, said=said, pulse=pulse or Pulse(), deadline_s=deadline_s)
         except Exception as err:  # noqa: BLE001  # raised below: a thread that dies alone would look like the end
             failures.append(err)
             stop.set()
@@ -93,12 +99,22 @@ def run_sources(
 
 
 def _play_one(
-    pipeline: Pipeline, settings: SourceSettings, context: SourceContext, stop: threading.Event, said: _Said
+    pipeline: Pipeline,
+    settings: SourceSettings,
+    context: SourceContext,
+    stop: threading.Event,
+    *,
+    said: _Said,
+    pulse: Pulse,
+    deadline_s: float,
 ) -> None:
+    who = f"task {pipeline.name}, {context.name}"
     with closing(open_source(settings, context, stop)) as requests:
         for request in requests:
             if stop.is_set():
                 return
+            wait_s = deadline_s if request.deadline_s is None else request.deadline_s
+            pulse.expect(who, wait_s + _HANGS_S)
             try:
                 pipeline.infer(request)
             except (SampleError, ModelUnusable) as err:
@@ -106,6 +122,8 @@ def _play_one(
             except Exception:
                 stop.set()  # before the source is closed: what it waits for looks at this
                 raise
+            finally:
+                pulse.rest(who)
 
 
 class _Said:

@@ -1,8 +1,8 @@
 """What a candidate must hold before any device sees it: a pure decision over numbers.
 
-All of them are of this processor. int8 kernels differ between processors, so a device may answer a few samples otherwise:
-the tolerances allow for it, no rule is finer than that, and each device holds the golden samples against its own kernels
-before it swaps (docs/execution.md).
+All of them are of this processor. int8 kernels differ between processors, so a device may answer a few samples
+otherwise: the tolerances allow for it, no rule is finer than that, and each device holds the golden samples against its
+own kernels before it swaps (docs/execution.md).
 """
 
 from __future__ import annotations

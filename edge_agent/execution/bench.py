@@ -128,7 +128,7 @@ def _of_agent(
     agent = EdgeAgent(_by_itself(settings, name, folder))
     try:
         description = manifest.load(slot / bundle.MANIFEST)
-        easy, hard, model = _timed(agent.infer, bundle.load_golden(slot, description).inputs, seconds)
+        easy, hard, model = _timed(agent.infer, list(bundle.load_golden(slot, description).inputs), seconds)
         rss_mb, pss_mb = memory_mb()
     finally:
         agent.close()

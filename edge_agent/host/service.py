@@ -38,7 +38,6 @@ class Service:
     Args:
         read: the settings as they are in the file now.
         open_agent: an agent that answers.
-        health: what is wrong with an agent that runs, in words; None: nothing.
         drain_s: how long sources may take to end before the agent is closed without them.
     """
 
@@ -48,11 +47,10 @@ class Service:
         open_agent: Callable[[AgentSettings], Served],
         *,
         notifier: Notifier,
-        health: Callable[[Served], str | None] = lambda _: None,
         drain_s: float = DRAIN_S,
     ) -> None:
         self._read, self._open_agent = read, open_agent
-        self._notifier, self._health = notifier, health
+        self._notifier = notifier
         self._drain_s = drain_s
         # Not a threading.Event or a Queue: a signal handler that meets the main thread inside one of their locks would
         # wait for ever; a SimpleQueue is reentrant.
@@ -162,7 +160,7 @@ class Service:
 
     def _look_after(self, session: Session) -> None:
         """Feed the watchdog of an agent that is well; say once that one hangs, and once that it does no longer."""
-        ailment = session.ailment(self._health)
+        ailment = session.ailment()
         if ailment is None:
             if self._ailing:
                 log.info("the agent is well again")

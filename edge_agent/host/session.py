@@ -28,6 +28,8 @@ class Served(Protocol):
 
     def run(self, stop: threading.Event) -> None: ...
 
+    def unwell(self) -> str | None: ...
+
     def wait_until_delivered(self, timeout: float) -> bool: ...
 
     def close(self) -> None: ...
@@ -76,10 +78,10 @@ class Session:
         """Seconds since it began to open."""
         return time.monotonic() - self._began_s
 
-    def ailment(self, health: Callable[[Served], str | None]) -> str | None:
+    def ailment(self) -> str | None:
         """What is wrong with it, in words."""
         if self.agent is not None:
-            return health(self.agent)
+            return self.agent.unwell()
         return f"it has been opening for {self.age_s():.0f} s" if self.age_s() > OPEN_S else None
 
     def abandon(self, *, within_s: float) -> None:

@@ -3,7 +3,7 @@
     [tasks.door]
     redact = "blur.py:blur"
 
-The teacher sees what the cloud sees. Check that it still answers well, or its verdicts teach the student the wrong thing.
+The teacher sees what the cloud sees: check that it still answers well, or it teaches the student the wrong thing.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An emulated board with a Cortex-A53 and 1.5 GB: Debian's own Arm kernel over a root in memory, and this host's loopback.
+"""An emulated board with a Cortex-A53: Debian's own Arm kernel, a root in memory, and the way to this host's loopback.
 
 What /proc says in there is what it says on a device: QEMU's memory is outside. The board runs one Python program and is
 switched off. It takes a second or two to boot, and everything about fifty times as long as here.
@@ -101,7 +101,7 @@ def _write_image(file: BinaryIO, root: Path, more: dict[str, bytes]) -> None:
     for path, name in _files(root):
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode):
-            _entry(file, name, mode, os.readlink(path).encode())
+            _entry(file, name, mode, str(path.readlink()).encode())
         elif stat.S_ISDIR(mode):
             _entry(file, name, mode)
         elif stat.S_ISREG(mode):

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from edge_agent.errors import ModelUnusable
+from edge_agent.host.pulse import Pulse
 from edge_agent.runner import run_sources
 from edge_agent.settings import TaskSettings
 from edge_agent.sources.settings import ReadingsSettings, ReplaySettings, StdinSettings
 from shared.errors import SampleError, SettingsError
 from shared.manifest import TensorSpec
 from tests.sim.bundles import sample
+from tests.sim.clock import SimulatedClock
 
 
 class PipelineStandIn:
@@ -63,8 +65,27 @@ def task(*sources):
     return TaskSettings(bundle="b", sources=sources)
 
 
-def run(pipelines, tasks, stop, counts, *, thin=lambda name: 1):
-    run_sources({p.name: p for p in pipelines}, tasks, stop, counts=counts, thin=thin, client="edge-plant-cam")
+def run(pipelines, tasks, stop, counts, *, thin=lambda name: 1, pulse=None):
+    by_name = {p.name: p for p in pipelines}
+    run_sources(by_name, tasks, stop, counts=counts, thin=thin, client="edge-plant-cam", pulse=pulse)
+
+
+@pytest.mark.parametrize(("deadline_s", "within_s"), [(0.0, 60.0), (100.0, 160.0)])
+def test_sample_that_takes_too_long_is_told_while_it_does(replay, stop, counts, deadline_s, within_s):
+    clock, said = SimulatedClock(), []
+    pulse = Pulse(monotonic=clock)
+
+    def infer(request):
+        clock.advance(within_s)
+        said.append(pulse.overdue())
+        clock.advance(1.0)
+        said.append(pulse.overdue())
+
+    tasks = {"digits": task(replay("a", 1)).model_copy(update={"deadline_s": deadline_s})}
+    run([PipelineStandIn(infer=infer)], tasks, stop, counts, pulse=pulse)
+    assert said == [None, "task digits, replay-0 should have been heard of 1 s ago"]
+    clock.advance(1000.0)
+    assert pulse.overdue() is None  # between two samples a source may wait as long as it likes
 
 
 def test_sources_of_a_task_play_side_by_side(replay, stop, counts):

@@ -45,6 +45,9 @@ class Agent:
         if self.settings.device in self.world.dies:
             raise self.world.dies[self.settings.device]
 
+    def unwell(self):
+        return self.world.ailment
+
     def wait_until_delivered(self, timeout):
         self.world.said.append("deliver")
         return self.world.delivered.wait(timeout)
@@ -69,9 +72,7 @@ class World:
         self.systemd.bind(str(tmp_path / "notify"))
         self.systemd.settimeout(10)
         notifier = Notifier(str(tmp_path / "notify"), watchdog_s=watchdog_s)
-        self.service = Service(
-            self.read, self.open, notifier=notifier, health=lambda agent: self.ailment, drain_s=drain_s
-        )
+        self.service = Service(self.read, self.open, notifier=notifier, drain_s=drain_s)
         self.failure = None
         self.thread = threading.Thread(target=self._run)
 
