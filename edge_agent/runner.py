@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Protocol
 
@@ -44,7 +44,7 @@ def run_sources(
     client: str = "edge-agent",
     pulse: Pulse | None = None,
 ) -> None:
-    """Play every source of every task, each in a thread of its own; return when all have ended.
+    """Play every source of every task, side by side or a task's in turn; return when all have ended.
 
     Args:
         counts: told of what came and was no sample, was not taken because of `thin`, or was dropped because the agent
@@ -84,11 +84,15 @@ def run_sources(
             stop.set()
         said.end()
 
+    def play_all(pipeline: Pipeline, sources: Sequence[tuple[str, SourceSettings]]) -> None:
+        for name, settings in sources:
+            if not stop.is_set():
+                play(pipeline, settings, name)
+
     threads = [
-        threading.Thread(target=play, args=(pipelines[task], source, name), name=f"{task}-{name}", daemon=True)
+        threading.Thread(target=play_all, args=(pipelines[task], sources), name=f"{task}-{sources[0][0]}", daemon=True)
         for task, settings in tasks.items()
-        for number, source in enumerate(settings.sources)
-        for name in [f"{source.kind}-{number}"]
+        for sources in _groups(settings)
     ]
     for thread in threads:
         thread.start()
@@ -96,6 +100,14 @@ def run_sources(
         thread.join()
     if failures:
         raise failures[0]
+
+
+def _groups(settings: TaskSettings) -> list[list[tuple[str, SourceSettings]]]:
+    """A task's sources with their names, those together that one thread plays."""
+    named = [(f"{source.kind}-{number}", source) for number, source in enumerate(settings.sources)]
+    if not settings.sources_in_turn:
+        return [[each] for each in named]
+    return [named] if named else []
 
 
 def _play_one(

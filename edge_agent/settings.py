@@ -33,7 +33,8 @@ class TaskSettings(Section):
         audit_fraction: share of the confident samples sent up at random, so that the cloud can estimate without bias.
         training_use: False: the cloud answers this task's samples but neither keeps nor trains on them.
         deadline_s: how long `infer` waits for the verdict on a hard sample when its caller does not say; 0: not at all.
-        sources: played side by side.
+        sources_in_turn: play the sources one after the other instead of side by side.
+        sources: where the samples come from.
     """
 
     bundle: Path
@@ -46,6 +47,7 @@ class TaskSettings(Section):
     budget: BudgetSettings = BudgetSettings()
     duplicates: DuplicateSettings = DuplicateSettings()
     steadiness: SteadinessSettings = SteadinessSettings()
+    sources_in_turn: bool = False
     sources: tuple[SourceSettings, ...] = ()
 
 

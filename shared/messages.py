@@ -13,7 +13,7 @@ from uuid import UUID
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shared.codec import MAX_FRAME_BYTES, Array
+from shared.codec import MAX_FRAME_BYTES, Array, encode_array
 from shared.codec import decode as decode_cbor
 from shared.codec import encode as encode_cbor
 from shared.errors import MalformedFrame, UnknownSchema
@@ -301,6 +301,10 @@ class Report(Message):
 
 M = TypeVar("M", bound=Message)
 
+# A sample's frame is {"header": {…}, "tensor": …}: the head of a map of two (RFC 8949, 3.1), and its keys.
+_BEFORE_HEADER = b"\xa2" + encode_cbor("header")
+_BEFORE_TENSOR = encode_cbor("tensor")
+
 
 def encode(message: Message) -> bytes:
     """The message as one frame."""
@@ -325,13 +329,14 @@ def encode_sample(
     Args:
         age_ms, deadline_ms: of this transmission, in the header's place; None: as the header says.
     """
-    # Field by field, not by `model_dump` of a copy: somebody may wait for this sample, and it is half the time.
-    fields = dict(header)
+    # Not `model_dump` of a copy, and the tensor's bytes copied once: somebody may wait for this sample.
+    fields = header.__dict__.copy()
     if age_ms is not None:
         fields["age_ms"] = age_ms
     if deadline_ms is not None:
         fields["deadline_ms"] = deadline_ms
-    return encode_cbor({"header": fields, "tensor": tensor})
+    first, elements = encode_array(tensor)
+    return b"".join((_BEFORE_HEADER, encode_cbor(fields), _BEFORE_TENSOR, first, elements))
 
 
 def decode_sample(frame: bytes, *, max_bytes: int = MAX_FRAME_BYTES) -> tuple[SampleHeader, Array]:

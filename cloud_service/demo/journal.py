@@ -123,7 +123,7 @@ class DeviceJournal:
                 seq=record["seq"],
                 reference=record["reference"],
                 prediction=record["edge_prediction"],
-                offloaded=record["action"] == "offload",
+                offloaded=record["action"] in {"offload", "defer"},
                 dropped=record["action"] == "drop",
                 audit=record["reason"] == "audit",
                 version=record["bundle_version"],

@@ -84,6 +84,10 @@ port = {ports.broker}
 [outcomes]
 path = {_text(home / "outcomes.jsonl")}
 
+[pressure]                         # this machine's load is the training's, not the device's
+audits_factor = 1.0
+climb_s = 1e9
+
 [telemetry]
 interval_s = 1.0
 save_interval_s = 2.0
@@ -92,6 +96,8 @@ save_interval_s = 2.0
 bundle = {_text(bundle)}
 offload = "hard+audit"
 audit_fraction = {STREAM_AUDITS}
+sources_in_turn = true
+duplicates = {{ distance = 0.0 }}    # every image of the stream is one to learn from
 {exam}
 [[tasks.{TASK}.sources]]           # the unlabelled field stream
 kind = "replay"

@@ -260,6 +260,18 @@ def test_agent_plays_its_sources_until_they_end(settings, tmp_path):
     assert sorted(each.label for each in outcomes) == sorted("0123456789" * 2)
 
 
+def test_agent_plays_a_tasks_sources_in_turn_where_it_is_told_to(settings, tmp_path):
+    np.savez(tmp_path / "s.npz", x=np.stack([sample(i) for i in range(10)]))
+    source = {"kind": "replay", "path": tmp_path / "s.npz"}
+    task = {"bundle": tmp_path / "factory.bundle", "audit_fraction": 0.0, "sources": [source, source]}
+    outcomes = []
+    with EdgeAgent.open(
+        settings(tasks={"digits": task | {"sources_in_turn": True}}), on_outcome=outcomes.append
+    ) as agent:
+        agent.run(threading.Event())
+    assert [each.label for each in outcomes] == list("0123456789") * 2
+
+
 def test_agent_source_with_unusable_samples_says_each_kind_once_and_goes_on(settings, tmp_path, caplog):
     np.savez(tmp_path / "bad.npz", x=np.zeros((5, 3, 3), np.uint8))
     np.savez(tmp_path / "good.npz", x=np.stack([sample(1)]))

@@ -86,6 +86,17 @@ def test_sample_survives_the_wire_with_its_tensor_as_it_was():
     assert (back.dtype, back.tolist()) == (tensor.dtype, tensor.tolist())
 
 
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (5, 0, 2), (224, 224, 3)])
+def test_sample_is_the_map_of_its_header_and_its_tensor(shape):
+    tensor = np.ones(shape, np.uint8)
+    sent = HEADER.model_copy(update={"age_ms": 7, "deadline_ms": 250})
+    whole = codec.encode({"header": sent.model_dump(), "tensor": tensor})
+    assert encode_sample(HEADER, tensor, age_ms=7, deadline_ms=250) == whole
+    assert encode_sample(sent, tensor) == whole
+    assert decode_sample(whole)[0] == sent
+    assert (HEADER.age_ms, HEADER.deadline_ms) != (7, 250)
+
+
 @pytest.mark.parametrize("message", EVERY, ids=lambda each: type(each).__name__)
 def test_other_schema_version_is_said_to_be_one(message):
     for version in (0, 2, 10_000, -1):
