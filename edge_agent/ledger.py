@@ -85,7 +85,9 @@ class Ledger:
     def count(self, task: str, *names: str) -> None:
         """Add one to each named field of the task's `TaskCounts`."""
         with self._lock:
-            counter = self._counts.setdefault(task, Counter())
+            counter = self._counts.get(task)
+            if counter is None:
+                counter = self._counts[task] = Counter()
             for name in names:
                 counter[name] += 1
 

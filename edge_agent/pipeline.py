@@ -119,18 +119,19 @@ class Pipeline:
         infer_us = (perf_counter_ns() - started_ns) / 1000
         wait_s = self._settings.deadline_s if request.deadline_s is None else request.deadline_s
         judgement = self._judge.judge(request, logits, embedding, manifest=engine.manifest, waited_for=wait_s > 0)
-        sample = _Sample(request, judgement, engine.manifest, new_id(), self._next_seq())
+        sample_id, seq = new_id(), self._next_seq()
         decision, answered_by, verdict = judgement.decision, AnsweredBy.EDGE, None
         if decision.goes_up:
+            sample = _Sample(request, judgement, engine.manifest, sample_id, seq)
             until_s = started_ns / 1e9 + wait_s if wait_s > 0 else None
             decision, answered_by, verdict = self._go_up(sample, until_s)
         self._ledger.count(self.name, "inferences", *_counts(decision))
         hardness = judgement.hardness
         prediction = hardness.prediction if verdict is None else verdict.prediction
         outcome = Outcome(
-            sample_id=sample.sample_id,
+            sample_id=sample_id,
             task=self.name,
-            seq=sample.seq,
+            seq=seq,
             label=_label(engine.manifest, prediction),
             prediction=prediction,
             confidence=hardness.confidence if verdict is None else _probability(verdict),

@@ -16,6 +16,7 @@ from shared.uncertainty import Score
 _ORDINARY_LOGIT = 1e30
 _ORDINARY_TEMPERATURE = 1e6
 _ONE = np.float32(1.0)
+_FEW = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,16 @@ def assess(logits: NDArray[np.float32], manifest: Manifest, *, threshold: float 
     Args:
         threshold: a score at or above it is hard; the budget's, or the manifest's own. None: nothing valid is hard.
     """
-    prediction = int(logits.argmax())
-    highest, lowest = logits.item(prediction), logits.item(logits.argmin())
-    if not (math.isfinite(highest) and math.isfinite(lowest)):
+    if len(logits) <= _FEW:
+        # Right after a model's run numpy's code is not in the processor's caches; the interpreter's own is.
+        values: list[float] = logits.tolist()
+        highest, lowest = max(values), min(values)
+        finite, prediction = math.isfinite(sum(values)), values.index(highest)
+    else:
+        prediction = int(logits.argmax())
+        highest, lowest = logits.item(prediction), logits.item(logits.argmin())
+        finite = math.isfinite(highest) and math.isfinite(lowest)
+    if not finite:
         return _INVALID
     temperature = manifest.temperature
     ordinary = lowest > -_ORDINARY_LOGIT and highest < _ORDINARY_LOGIT

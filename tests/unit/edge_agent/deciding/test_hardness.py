@@ -142,3 +142,13 @@ def test_assess_one_label_leaves_nothing_to_be_unsure_of():
 def test_assess_temperature_that_float32_cannot_hold_is_a_mistake_in_the_manifest():
     with pytest.raises(ValueError, match="temperature"):
         assess(row(1.0, 0.0, 0.0, 0.0), manifest(temperature=1e50))
+
+
+@pytest.mark.parametrize("classes", [hardness._FEW, hardness._FEW + 1, 1000])
+def test_assess_few_labels_and_many_are_judged_alike(classes):
+    logits = np.random.default_rng(classes).normal(0, 3, classes).astype(np.float32)
+    found = assess(logits, manifest())
+    assert found.prediction == int(logits.argmax())
+    assert found.score == float(uncertainty.max_probability(logits))
+    for bad in (math.nan, math.inf, -math.inf):
+        assert not assess(np.where(np.arange(classes) == 5, np.float32(bad), logits), manifest()).valid
