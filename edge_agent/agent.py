@@ -18,15 +18,19 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Self
 
-from edge_agent.background import Background, every
+from edge_agent.background import Background, contained, every
 from edge_agent.correlation import Correlation
 from edge_agent.deciding.pressure import Measure
 from edge_agent.errors import AgentClosed, BackgroundDied, StateInUse, UnknownTask
+from edge_agent.execution.loading import EngineLoader
+from edge_agent.execution.quiet import QuietMoment
 from edge_agent.host.pulse import Pulse
 from edge_agent.host.resources import Sensors
 from edge_agent.ledger import Ledger
@@ -44,6 +48,7 @@ from edge_agent.spool.spool import Spool
 from edge_agent.task import Common, Task
 from edge_agent.updates.dispatch import UpdateDispatcher
 from edge_agent.updates.fetch import Fetcher, HttpFetcher
+from edge_agent.updates.selftest import self_tester
 from edge_agent.updates.updater import Surroundings
 from edge_agent.uplink import Address, Uplink
 from shared import __version__
@@ -55,6 +60,7 @@ from shared.mqtt import Connector, connector
 log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0
+_MAX_SAID = 100
 _BEAT_S = 5.0
 # The agent's own thread does nothing that takes so long.
 _HANGS_S = 60.0
@@ -92,15 +98,24 @@ class EdgeAgent:
         self._began_s = time.monotonic()
         self._telemetry_seq = 0
         self._pulse = Pulse()
-        self._claim = _claimed(settings.state_dir)
-        try:
-            self._build(on_outcome, on_correction, connect, fetcher, rng or Random())  # noqa: S311  # no secrets
-        except BaseException:
-            os.close(self._claim)
-            raise
+        self._closing = threading.Lock()
+        self._unknown: set[str] = set()
+        with ExitStack() as parts:
+            parts.callback(os.close, _claimed(settings.state_dir))
+            self._build(
+                parts,
+                on_outcome=on_outcome,
+                on_correction=on_correction,
+                connect=connect,
+                fetcher=fetcher,
+                rng=rng or Random(),  # noqa: S311  # no secrets
+            )
+            self._parts = parts.pop_all()
 
     def _build(
         self,
+        parts: ExitStack,
+        *,
         on_outcome: Callable[[Outcome], None] | None,
         on_correction: Callable[[Correction], None] | None,
         connect: Connector | None,
@@ -109,7 +124,9 @@ class EdgeAgent:
     ) -> None:
         settings, state_dir = self.settings, self.settings.state_dir
         self._ledger = Ledger(state_dir / "ledger.json", max_bytes_per_day=settings.ledger.max_bytes_per_day)
+        parts.callback(self._ledger.close)
         self._spool = Spool(state_dir / "spool", settings.spool)
+        parts.callback(self._spool.close)
         surroundings = SinkContext(
             site=settings.site,
             device=settings.device,
@@ -121,6 +138,7 @@ class EdgeAgent:
             connect=connector if connect is None else lambda _: connect,
         )
         self._sinks = open_sinks(settings.outcomes, on_outcome, on_correction, surroundings)
+        parts.callback(self._sinks.close)
         outbox, correlation = Outbox(state_dir / "outbox"), Correlation()
         self._uplink = Uplink(
             Address(settings.site, settings.device),
@@ -135,15 +153,22 @@ class EdgeAgent:
             send_deferred=self._sends_deferred,
             rng=rng,
         )
+        load = EngineLoader(settings.execution)
         common = Common(
             spool=self._spool,
             ledger=self._ledger,
             correlation=correlation,
             sink=self._sinks,
             rng=rng,
+            load=load,
             updates=settings.updates,
             around_updates=Surroundings(
-                outbox, self._ledger, fetcher or HttpFetcher(), rng, self._uplink.state_changed
+                outbox,
+                self._ledger,
+                fetcher or HttpFetcher(),
+                rng,
+                self._uplink.state_changed,
+                self_tester(settings.execution),
             ),
             send_now=self._uplink.send_now,
             wake=self._uplink.wake,
@@ -159,17 +184,25 @@ class EdgeAgent:
             look=lambda: sensors.read(link_up=self._uplink.connected, round_trip_s=self._uplink.round_trip_s),
             unavailable=frozenset() if any(task.small_bundle for task in settings.tasks.values()) else _NO_SMALL_MODEL,
         )
-        self._server = Server(settings.server, self) if settings.server.enabled else None
+        quiet = QuietMoment(
+            load,
+            {name: task.pipeline for name, task in self._tasks.items()},
+            lambda name: self._tasks[name].active_slot(),
+        )
+        beside = {"monitor": self._monitor.run, "quiet moment": quiet.run}
+        if settings.server.enabled:
+            server = Server(settings.server, self)
+            parts.callback(server.close)
+            beside["server"] = server.run
         self._background = Background(
             {
                 "uplink": self._uplink.run,
                 "updates": self._updates.run,
-                "monitor": self._monitor.run,
                 "flush": lambda: every(settings.spool.flush_interval_s, self._spool.flush),
                 "save": lambda: every(settings.telemetry.save_interval_s, self._save),
                 "pulse": lambda: self._pulse.beat("the agent's own thread", every_s=_BEAT_S, within_s=_HANGS_S),
                 **self._sinks.tasks(),
-                **({"server": self._server.run} if self._server is not None else {}),
+                **{name: partial(contained, f"the {name}", run) for name, run in beside.items()},
             },
             died=self._end_run,
         )
@@ -267,7 +300,7 @@ class EdgeAgent:
 
     def unwell(self) -> str | None:
         """What hangs, in words; None: nothing does. An agent that only waits for samples is well."""
-        return self._pulse.overdue()
+        return "its uplink and updates have ended" if self._died else self._pulse.overdue()
 
     def wait_until_delivered(self, timeout: float) -> bool:
         """Block until the cloud has named every spooled sample; False when `timeout` seconds passed first."""
@@ -280,17 +313,15 @@ class EdgeAgent:
 
     def close(self) -> None:
         """Say goodbye, save everything and stop, within a few seconds; what was not delivered stays spooled."""
-        if self._closed:
-            return
-        self._closed = True
+        if self._background.is_current_thread:
+            raise RuntimeError("close the agent in another thread than the one that calls on_correction")
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
         self._background.stop(self._uplink.say_goodbye, timeout_s=_CLOSE_TIMEOUT_S)
-        if self._server is not None:
-            self._server.close()
         self._save()
-        self._ledger.close()
-        self._spool.close()
-        self._sinks.close()
-        os.close(self._claim)
+        self._parts.close()
 
     def __enter__(self) -> Self:
         return self
@@ -306,7 +337,10 @@ class EdgeAgent:
         """A verdict came down."""
         task = self._tasks.get(verdict.task)
         if task is None:
-            log.warning("a verdict for the task %r, which this device does not have, is ignored", verdict.task)
+            self._spool.acknowledge([verdict.sample_id])  # or it would be sent and answered for ever
+            if verdict.task not in self._unknown and len(self._unknown) < _MAX_SAID:
+                self._unknown.add(verdict.task)
+                log.warning("verdicts for the task %r, which this device does not have, are ignored", verdict.task)
             return
         task.pipeline.take_verdict(verdict)
 

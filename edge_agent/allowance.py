@@ -1,9 +1,12 @@
-"""The hard cap of a day, asked before anything voluntary is sent; that it stops something is said once, and its end."""
+"""The hard cap of a day: what is voluntary is booked before it is sent; that it stops something is said once."""
 
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Protocol
+
+from edge_agent.ledger import Purpose
 
 log = logging.getLogger(__name__)
 
@@ -14,17 +17,18 @@ class Capped(Protocol):
     @property
     def capped(self) -> bool: ...
 
-    def allows(self, count: int) -> bool: ...
+    def spend(self, purpose: Purpose, count: int) -> bool: ...
 
-    def bytes_today(self) -> int: ...
+    def day(self) -> int: ...
 
 
 class Allowance:
-    """What may still go up today."""
+    """What may still go up today. Thread-safe."""
 
     def __init__(self, ledger: Capped) -> None:
         self._ledger = ledger
-        self._spent_at: int | None = None
+        self._lock = threading.Lock()
+        self._spent_on: int | None = None
 
     @property
     def unlimited(self) -> bool:
@@ -34,22 +38,23 @@ class Allowance:
     @property
     def spent(self) -> bool:
         """Whether something did not fit into the day that runs now."""
-        if self._spent_at is not None and self._ledger.bytes_today() < self._spent_at:
-            self._spent_at = None
-            log.info("a new day has begun for the cap of its bytes: what waited goes up again")
-        return self._spent_at is not None
+        with self._lock:
+            if self._spent_on not in {None, self._ledger.day()}:
+                self._spent_on = None
+                log.info("a new day has begun for the cap of its bytes: what waited goes up again")
+            return self._spent_on is not None
 
-    def allows(self, count: int) -> bool:
-        """Whether `count` bytes may go up now; those that may are to be booked by whoever sends them."""
-        spent = self.spent
-        if self._ledger.allows(count):
+    def spend(self, purpose: Purpose, count: int) -> bool:
+        """Book `count` bytes that are about to go up; False: they do not fit into the day, and are not booked."""
+        if self._ledger.spend(purpose, count):
             return True
+        spent = self.spent
+        with self._lock:
+            self._spent_on = self._ledger.day()
         if not spent:
-            self._spent_at = today = self._ledger.bytes_today()
             log.warning(
-                "%d bytes of today's are spent and %d more are over the cap of a day: samples stay on the device and "
-                "telemetry is left out until the day is over",
-                today,
+                "%d bytes more are over the cap of a day: samples stay on the device and telemetry is left out until "
+                "the day is over",
                 count,
             )
         return False

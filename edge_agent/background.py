@@ -33,6 +33,11 @@ class Background:
         """Start the thread."""
         self._thread.start()
 
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether the caller runs in the agent's own thread."""
+        return threading.current_thread() is self._thread
+
     def stop(self, farewell: Callable[[], Awaitable[None]], *, timeout_s: float) -> None:
         """Run `farewell` for at most half of `timeout_s`, then end the tasks and the thread."""
         if not self._thread.is_alive():
@@ -82,6 +87,14 @@ async def _end_what_is_left() -> None:
     for task in left:
         task.cancel()
     await asyncio.gather(*left, return_exceptions=True)
+
+
+async def contained(what: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run what the uplink and the updates can do without: its fault is told, and ends nothing else."""
+    try:
+        await run()
+    except Exception:  # whatever it was, samples and verdicts go on
+        log.exception("%s has ended by a fault of its own; all else goes on, restart the agent to have it back", what)
 
 
 async def every(interval_s: float, action: Callable[[], None]) -> None:

@@ -14,7 +14,6 @@ from shared.messages import SampleHeader, Verdict
 MAX_REMEMBERED = 10_000
 # Longer is as good as for ever, and what no timer of the system takes (an infinite one) must not stop the uplink.
 _LONGEST_WAIT_S = 86_400.0
-_FOR_THE_DISK_S = 0.002
 
 
 def _held() -> threading.Lock:
@@ -76,21 +75,6 @@ class Correlation:
             if asked.delivered:
                 self._asked.pop(sample_id, None)
             return asked.verdict
-
-    def answered_within(self, sample_id: UUID, seconds: float) -> bool:
-        """Block until the verdict is there for `wait` to take, `seconds` at most; 0: look.
-
-        It ends a little before the deadline: False means that there is something to do until then.
-        """
-        with self._lock:
-            asked = self._asked.get(sample_id)
-        if asked is None or asked.until_s is None:
-            return False
-        left_s = asked.until_s - self._clock() - _FOR_THE_DISK_S
-        if not asked.answered.acquire(timeout=max(0.0, min(seconds, left_s))):
-            return False
-        asked.answered.release()
-        return True
 
     def wake(self, verdict: Verdict) -> bool:
         """Give the verdict to whoever waits for it, and do no more; False: nobody does. `deliver` is still to come."""

@@ -17,6 +17,7 @@ class Day:
     a second allowance.
 
     Attributes:
+        number: counts the days since this start.
         spent: bytes of the running day.
         granted: what may be spent without saving again; after a crash it counts as spent.
     """
@@ -35,7 +36,7 @@ class Day:
         """
         self._monotonic, self._wall = monotonic, wall
         self._began_s = monotonic()
-        self.spent = self.granted = 0
+        self.spent = self.granted = self.number = 0
         if saved is None:
             return
         spent, age_s, wall_s = int(saved["spent"]), float(saved["age_s"]), float(saved["wall_s"])
@@ -54,6 +55,11 @@ class Day:
         self._turn()
         return self.spent
 
+    def today_is(self) -> int:
+        """The number of the day that runs now."""
+        self._turn()
+        return self.number
+
     def as_dict(self) -> dict[str, float]:
         """For JSON."""
         self._turn()
@@ -66,3 +72,4 @@ class Day:
             # Days follow each other without a gap, whenever the first byte of the new one is booked.
             self._began_s = now - (now - self._began_s) % DAY_S
             self.spent = self.granted = 0
+            self.number += 1

@@ -66,6 +66,9 @@ class Departure:
         except StorageFull:
             self._correlation.forget(header.sample_id)
             return _NO_ROOM
-        if not (hurries and self._send_now(header, tensor)):
-            self._wake()
+        if hurries and self._send_now(header, tensor):
+            return judgement.decision
+        if hurries:
+            self._spool.not_sent(header.sample_id)
+        self._wake()
         return judgement.decision

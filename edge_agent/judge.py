@@ -157,7 +157,7 @@ class Judge:
         candidate = Candidate(
             decision,
             waited_for=waited_for and decision.reason is not Reason.AUDIT,
-            duplicate=distance <= self._settings.duplicates.distance and self._sent is not None,
+            duplicate=self._sent is not None and self._sent.is_duplicate(distance),
             affordable=self._budget.admits(now, request.tensor.nbytes),
         )
         placed = policy.place(candidate, self._circumstances)

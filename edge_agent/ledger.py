@@ -37,7 +37,7 @@ class Ledger:
         self._file = file
         self._cap = max_bytes_per_day
         self._day = Day()
-        self._lock = threading.Lock()
+        self._lock, self._saving = threading.Lock(), threading.Lock()
         self._bytes: Counter[str] = Counter()
         self._counts: dict[str, Counter[str]] = {}
         self._saved = ""
@@ -54,7 +54,7 @@ class Ledger:
 
     @property
     def capped(self) -> bool:
-        """Whether a day has a cap; without one `allows` is always true and never touches the disk."""
+        """Whether a day has a cap; without one `spend` always agrees and never touches the disk."""
         return self._cap is not None
 
     def add_bytes(self, purpose: Purpose, count: int) -> None:
@@ -63,19 +63,35 @@ class Ledger:
             self._bytes[purpose.value] += count
             self._day.add(count)
 
-    def allows(self, count: int) -> bool:
-        """Whether `count` more bytes may go up today; what comes down is booked, and counts, but cannot be asked."""
-        if self._cap is None:
-            return True
+    def spend(self, purpose: Purpose, count: int) -> bool:
+        """Book `count` bytes that are about to go up; False: the day has no room for them, and nothing is booked.
+
+        May write to the disk, and returns when that is done: after a crash no more counts as spent than this allowed.
+        """
         with self._lock:
-            wanted = self._day.today() + count
-            if wanted > self._cap:
-                return False
-            if wanted <= self._day.granted:
-                return True
-            self._day.granted = min(self._cap, wanted + self._cap // _GRANTS)
-        self.save()
+            beyond = False
+            if self._cap is not None:
+                wanted = self._day.today() + count
+                if wanted > self._cap:
+                    return False
+                beyond = wanted > self._day.granted
+                if beyond:
+                    self._day.granted = min(self._cap, wanted + self._cap // _GRANTS)
+            self._bytes[purpose.value] += count
+            self._day.add(count)
+        if beyond:
+            self.save()
         return True
+
+    def has_room(self, count: int) -> bool:
+        """Whether the running day has room for `count` more bytes."""
+        with self._lock:
+            return self._cap is None or self._day.today() + count <= self._cap
+
+    def day(self) -> int:
+        """The number of the running day, counted since this start."""
+        with self._lock:
+            return self._day.today_is()
 
     def bytes_today(self) -> int:
         """Bytes of the running day, both ways and for every purpose."""
@@ -103,6 +119,10 @@ class Ledger:
 
     def save(self) -> None:
         """Write the counters, atomically, if they changed; a disk that refuses is said once."""
+        with self._saving:  # several threads save, and an older state must not replace a newer one
+            self._save()
+
+    def _save(self) -> None:
         with self._lock:
             value = {
                 "starts": self._starts,

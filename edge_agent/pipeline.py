@@ -74,7 +74,7 @@ class Pipeline:
         self._stand_in: Engine | None = None
         self._judge, self._departure = judge, departure
         self._spool, self._ledger, self._correlation, self._sink = spool, ledger, correlation, sink
-        self._lock = threading.Lock()
+        self._lock, self._changing = threading.Lock(), threading.Lock()
         # Unique and rising over restarts without a clock: the count of starts, then the count of samples.
         self._seq = ledger.starts << _SEQ_BITS
 
@@ -90,14 +90,16 @@ class Pipeline:
 
     def swap(self, engine: Engine) -> None:
         """Take a warm engine into use between two samples; one under way ends on the old one."""
-        self._engine = engine
-        if self._stand_in is None:
-            self._judge.met(engine.manifest)
+        with self._changing:
+            self._engine = engine
+            if self._stand_in is None:
+                self._judge.met(engine.manifest)
 
     def let_stand_in(self, engine: Engine | None) -> None:
         """Let a lighter engine answer, until this is called with None."""
-        self._stand_in = engine
-        self._judge.met((engine or self._engine).manifest)
+        with self._changing:
+            self._stand_in = engine
+            self._judge.met((engine or self._engine).manifest)
 
     def infer(self, request: Request) -> Outcome:
         """Answer one sample and offload it if it is hard.

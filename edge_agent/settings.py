@@ -53,7 +53,8 @@ class TaskSettings(Section):
 
 class LedgerSettings(Section):
     """Attributes:
-    max_bytes_per_day: hard cap of the payload bytes of a day, both ways and for every purpose; None: none.
+    max_bytes_per_day: hard cap of the payload bytes of a day, counted both ways and for every purpose: what does not
+        fit waits (samples, downloads) or is left out (telemetry); verdicts, states and reports only count. None: none.
     """
 
     max_bytes_per_day: Annotated[int, Field(ge=10_000)] | None = None

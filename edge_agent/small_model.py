@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from edge_agent.execution.engine import Engine
+from edge_agent.execution.loading import EngineLoader
 from edge_agent.pipeline import Pipeline
 from shared import bundle
 from shared.errors import BundleError, StorageFull
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 class SmallModel:
     """Unpacks, loads and hands over a task's `small_bundle`; it takes no memory while it is not used."""
 
-    def __init__(self, pipeline: Pipeline, file: Path | None, folder: Path) -> None:
-        self._pipeline, self._file, self._folder = pipeline, file, folder
+    def __init__(self, pipeline: Pipeline, file: Path | None, folder: Path, *, load: EngineLoader) -> None:
+        self._pipeline, self._file, self._folder, self._open = pipeline, file, folder, load
         self._said = ""
 
     def use(self) -> None:
@@ -48,7 +49,7 @@ class SmallModel:
         # From the file each time: what lies unpacked may be an older one, and pressure is rare.
         shutil.rmtree(self._folder, ignore_errors=True)
         bundle.unpack(file, self._folder)
-        return Engine(self._folder, sha256=info.sha256)
+        return self._open(self._folder, sha256=info.sha256)
 
 
 def _check(small: Manifest, own: Manifest) -> None:

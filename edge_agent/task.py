@@ -13,6 +13,7 @@ from edge_agent import redaction
 from edge_agent.correlation import Correlation
 from edge_agent.deciding.policy import Circumstances
 from edge_agent.departure import Departure
+from edge_agent.execution.loading import EngineLoader
 from edge_agent.judge import Judge
 from edge_agent.ledger import Ledger
 from edge_agent.outcomes import Sink
@@ -45,6 +46,7 @@ class Common:
     correlation: Correlation
     sink: Sink
     rng: Random
+    load: EngineLoader
     updates: UpdateSettings
     around_updates: Surroundings
     send_now: Callable[[SampleHeader, Array], bool]
@@ -63,7 +65,7 @@ class Task:
             StorageFull: the state folder cannot be written.
         """
         self.settings = settings
-        self._slots = Slots(folder)
+        self._slots = Slots(folder, common.load)
         self._budget_file = folder / "budget.json"
         self._saved = ""
         engine = self._slots.open(settings.bundle)
@@ -89,7 +91,7 @@ class Task:
             correlation=common.correlation,
             sink=sink,
         )
-        self._small = SmallModel(self.pipeline, settings.small_bundle, folder / "small")
+        self._small = SmallModel(self.pipeline, settings.small_bundle, folder / "small", load=common.load)
         self.updater = Updater(
             self.pipeline, self._slots, folder, settings=common.updates, around=common.around_updates
         )
@@ -104,6 +106,11 @@ class Task:
             self._small.use()
         else:
             self._small.give_way()
+
+    def active_slot(self) -> Path | None:
+        """The folder of the model that answers; None: no slot is active."""
+        pointer = self._slots.pointer()
+        return self._slots.path(pointer.slot) if pointer else None
 
     def state(self) -> TaskState:
         """What the task runs."""

@@ -149,7 +149,7 @@ class Uplink:
                 return False
             self._hurried_bytes += len(frame)
         try:
-            loop.call_soon_threadsafe(self._hurry, frame, header.sample_id)
+            loop.call_soon_threadsafe(self._pay_and_hurry, frame, header.sample_id)
         except RuntimeError:  # the loop has just ended
             return False
         return True
@@ -162,8 +162,9 @@ class Uplink:
 
     def _set(self, event: asyncio.Event) -> None:
         loop = self._loop
-        if loop is not None and not event.is_set() and not loop.is_closed():
-            loop.call_soon_threadsafe(event.set)
+        if loop is not None and not event.is_set():
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(event.set)
 
     async def _session(self, connection: Connection) -> None:
         connection.watch(self._arrivals.glance)
@@ -202,12 +203,14 @@ class Uplink:
             while not self._allowance.spent and (batch := self._spool.due(_BATCH, deferred=self._send_deferred())):
                 for item in batch:
                     frame = self._frame(item)
-                    if self._allowance.allows(len(frame)):
+                    if self._allowance.spend(Purpose.SAMPLES, len(frame)):
                         await flights.room(len(frame))
                         flights.begin(f"sample {item.header.sample_id}", self._send(connection, frame), size=len(frame))
             await _first_of(self._fresh, self._pause_s())
 
     def _pause_s(self) -> float:
+        if self._allowance.spent:
+            return _LOOK_AGAIN_S
         due_s = self._spool.next_due_s()
         self._more = due_s is not None
         return _LOOK_AGAIN_S if due_s is None else min(max(due_s, _SHORTEST_PAUSE_S), _LOOK_AGAIN_S)
@@ -217,18 +220,31 @@ class Uplink:
         age_ms = int(item.age_s * 1000)
         return messages.encode_sample(item.header, item.tensor, age_ms=age_ms, deadline_ms=waited_ms)
 
+    def _pay_and_hurry(self, frame: bytes, sample_id: UUID) -> None:
+        if self._allowance.spend(Purpose.SAMPLES, len(frame)):
+            self._hurry(frame, sample_id)
+        else:
+            self._leave_to_the_spool(frame, sample_id)
+
     def _hurry(self, frame: bytes, sample_id: UUID) -> None:
         connection = self._connection
-        if connection is not None and self._correlation.deadline_ms(sample_id) and self._allowance.allows(len(frame)):
-            if not connection.post(self._topics[Channel.SAMPLE], frame):
-                asyncio.get_running_loop().call_later(_HURRY_AGAIN_S, self._hurry, frame, sample_id)
-                return
-            self._ledger.add_bytes(Purpose.SAMPLES, len(frame))
+        if connection is None or not self._correlation.deadline_ms(sample_id):
+            self._leave_to_the_spool(frame, sample_id)
+        elif connection.post(self._topics[Channel.SAMPLE], frame):
+            self._landed(frame)
+        else:
+            asyncio.get_running_loop().call_later(_HURRY_AGAIN_S, self._hurry, frame, sample_id)
+
+    def _leave_to_the_spool(self, frame: bytes, sample_id: UUID) -> None:
+        self._landed(frame)
+        self._spool.not_sent(sample_id)
+        self._fresh.set()
+
+    def _landed(self, frame: bytes) -> None:
         with self._hurried_lock:
             self._hurried_bytes -= len(frame)
 
     async def _send(self, connection: Connection, frame: bytes) -> None:
-        self._ledger.add_bytes(Purpose.SAMPLES, len(frame))
         # A lost connection comes out of `receive`, too, and ends the session there.
         with suppress(ConnectionLost):
             await connection.publish(self._topics[Channel.SAMPLE], frame, qos=1)
@@ -246,8 +262,7 @@ class Uplink:
     async def _send_telemetry(self, connection: Connection) -> None:
         while True:
             frame = messages.encode(self._listener.telemetry())
-            if self._allowance.allows(len(frame)):
-                self._ledger.add_bytes(Purpose.TELEMETRY, len(frame))
+            if self._allowance.spend(Purpose.TELEMETRY, len(frame)):
                 await connection.publish(self._topics[Channel.TELEMETRY], frame, qos=0)
             await asyncio.sleep(self._telemetry_interval_s)
 

@@ -159,6 +159,12 @@ class Catalogue:
         row["tries"] = min(int(row["tries"]) + 1, _MOST)
         row["sendings"] = min(int(row["sendings"]) + 1, _MOST)
 
+    def not_sent(self, number: int) -> None:
+        """This one was given out, and not sent after all."""
+        row = self._table[self._index(number)]
+        row["tries"] = 0
+        row["sendings"] = max(int(row["sendings"]) - 1, 0)
+
     def put_off(self, now_s: float) -> None:
         """Whatever was sent counts as sent just now."""
         self.table["sent_at_s"] = now_s

@@ -178,6 +178,12 @@ class Spool:
         with self._lock:
             self._refused += self._let_go(self._catalogue.find([sample_id]))
 
+    def not_sent(self, sample_id: UUID) -> None:
+        """What was put in as `sent` was not sent after all: it is due at once."""
+        with self._lock:
+            for number in self._catalogue.find([sample_id]):
+                self._catalogue.not_sent(number)
+
     def forget_attempts(self) -> None:
         """The connection is new: everything without an answer may be sent at once."""
         with self._lock:

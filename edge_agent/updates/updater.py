@@ -151,6 +151,9 @@ class Updater:
         if size > limit:
             err = BundleError(f"a bundle of {size:,} bytes; [updates] max_bytes allows {limit:,}")
             return self._failed(UpdateFailure.REFUSED, err)
+        if not self._around.ledger.has_room(size):
+            over = DownloadFailed(f"{size:,} bytes are over today's cap: it is tried again on a later connection")
+            return self._failed(UpdateFailure.DOWNLOAD, over)
         return Event.ADMITTED
 
     async def _download(self) -> Event:

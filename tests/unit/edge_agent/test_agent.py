@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,9 +247,48 @@ def test_agent_ignores_a_verdict_for_a_task_it_does_not_have(settings, caplog):
     with EdgeAgent.open(settings()) as agent:
         outcome = agent.infer(hard_sample(3))
         header = agent._spool.header(outcome.sample_id).model_copy(update={"task": "sounds"})
-        agent.verdict(verdict(header))
-        assert "does not have" in caplog.text
-        assert agent.telemetry().spool.items == 1
+        for _ in range(3):
+            agent.verdict(verdict(header))
+        assert caplog.text.count("does not have") == 1
+        assert agent.telemetry().spool.items == 0  # it is answered, or it would be sent for ever
+
+
+def open_files():
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_agent_that_does_not_start_leaves_nothing_open(settings, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = settings(server={"enabled": True, "port": taken.getsockname()[1]})
+        before, kept = open_files(), []
+        for _ in range(3):
+            with pytest.raises(SettingsError) as caught:
+                EdgeAgent.open(busy)
+            kept.append(caught.value)  # and with it the frames that have the agent
+        assert open_files() <= before + 1
+
+
+def test_agent_is_not_closed_from_its_own_thread(settings):
+    refused = []
+
+    def close(correction):
+        try:
+            agent.close()
+        except RuntimeError as err:
+            refused.append(str(err))
+
+    cloud = LoopbackCloud()
+    agent = EdgeAgent(settings(), connect=cloud.connect, on_correction=close).start()
+    with agent:
+        agent.infer(hard_sample(3))
+        assert agent.wait_until_delivered(10.0)
+        wait_until(lambda: bool(refused), timeout=10, what="the refusal")
+    assert "another thread" in refused[0]
+
+
+def test_agents_execution_settings_count(settings, tmp_path):
+    with EdgeAgent.open(settings(execution={"threads": 2})) as agent:
+        assert agent._tasks["digits"].pipeline.engine.choice.threads == 2
 
 
 def test_agent_plays_its_sources_until_they_end(settings, tmp_path):

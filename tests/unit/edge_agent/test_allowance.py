@@ -3,7 +3,7 @@ import logging
 import pytest
 
 from edge_agent.allowance import Allowance
-from edge_agent.ledger import Ledger
+from edge_agent.ledger import Ledger, Purpose
 
 
 class SpentLedger:
@@ -12,13 +12,13 @@ class SpentLedger:
     capped = True
 
     def __init__(self):
-        self.spent = 0
+        self.spent = self.number = 0
 
-    def allows(self, count):
+    def spend(self, purpose, count):
         return self.spent + count <= 10_000
 
-    def bytes_today(self):
-        return self.spent
+    def day(self):
+        return self.number
 
 
 @pytest.fixture
@@ -35,35 +35,42 @@ def lines(caplog):
 def test_without_a_cap_nothing_needs_to_be_asked(tmp_path):
     allowance = Allowance(Ledger(tmp_path / "ledger.json"))
     assert allowance.unlimited
-    assert allowance.allows(10**12)
+    assert allowance.spend(Purpose.SAMPLES, 10**12)
     assert not allowance.spent
 
 
 def test_what_does_not_fit_is_refused_and_said_once(ledger, caplog):
     allowance = Allowance(ledger)
     assert not allowance.unlimited
-    assert allowance.allows(1_000)
+    assert allowance.spend(Purpose.SAMPLES, 1_000)
     assert not allowance.spent
-    assert [allowance.allows(1_001) for _ in range(5)] == [False] * 5
+    assert [allowance.spend(Purpose.SAMPLES, 1_001) for _ in range(5)] == [False] * 5
     assert allowance.spent
     assert len(caplog.records) == 1
-    assert "9000 bytes of today's are spent and 1001 more are over the cap" in caplog.text
+    assert "1001 bytes more are over the cap" in caplog.text
 
 
 def test_less_may_still_fit(ledger):
     allowance = Allowance(ledger)
-    assert not allowance.allows(5_000)
-    assert allowance.allows(400)
+    assert not allowance.spend(Purpose.SAMPLES, 5_000)
+    assert allowance.spend(Purpose.SAMPLES, 400)
 
 
 def test_new_day_is_said_once_and_allows_again(ledger, caplog):
     caplog.set_level(logging.INFO)
     allowance = Allowance(ledger)
-    assert not allowance.allows(5_000)
-    ledger.spent = 0
-    assert allowance.allows(5_000)
+    assert not allowance.spend(Purpose.SAMPLES, 5_000)
+    ledger.spent, ledger.number = 0, 1
+    assert allowance.spend(Purpose.SAMPLES, 5_000)
     assert not allowance.spent
     assert [level for level, _ in lines(caplog)] == ["WARNING", "INFO"]
     ledger.spent = 9_000
-    assert not allowance.allows(5_000)
+    assert not allowance.spend(Purpose.SAMPLES, 5_000)
     assert [level for level, _ in lines(caplog)] == ["WARNING", "INFO", "WARNING"]
+
+
+def test_new_day_is_noticed_whatever_was_spent_in_it_already(ledger):
+    allowance = Allowance(ledger)
+    assert not allowance.spend(Purpose.SAMPLES, 5_000)
+    ledger.number = 1
+    assert not allowance.spent

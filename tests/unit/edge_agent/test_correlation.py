@@ -104,33 +104,6 @@ def test_wait_for_a_sample_nobody_waits_for_returns_at_once():
     assert known.wait(new_id()) is None
 
 
-def test_short_wait_tells_whether_the_verdict_is_there_and_leaves_it():
-    known, asked, _ = asked_with(30.0)
-    assert not known.answered_within(asked.sample_id, 0.0)
-    assert not known.answered_within(asked.sample_id, 0.01)
-    known.deliver(verdict(asked, 4))
-    assert known.answered_within(asked.sample_id, 0.0)
-    assert known.answered_within(asked.sample_id, 5.0)
-    assert known.wait(asked.sample_id).prediction == 4
-    assert not known.answered_within(new_id(), 5.0)
-
-
-def test_short_wait_is_over_a_little_before_the_deadline():
-    known = Correlation()
-    asked = header()
-    until = time.perf_counter() + 0.05
-    known.ask(asked, reference=None, until_s=until)
-    assert not known.answered_within(asked.sample_id, 10.0)
-    assert time.perf_counter() < until
-
-
-def test_short_wait_after_the_deadline_is_none():
-    known, asked, clock = asked_with(1.0)
-    clock.advance(2.0)
-    known.wait(asked.sample_id)
-    assert not known.answered_within(asked.sample_id, 10.0)
-
-
 def test_deadline_ms_counts_down_and_ends():
     known, asked, clock = asked_with(2.0)
     clock.advance(0.5)

@@ -1,4 +1,5 @@
 import json
+import threading
 
 import pytest
 
@@ -77,30 +78,30 @@ def test_read_only_disk_is_said_once(tmp_path, caplog):
 def test_cap_lets_through_no_byte_more_than_the_day_has(tmp_path):
     ledger = Ledger(tmp_path / "ledger.json", max_bytes_per_day=10_000)
     sent = 0
-    while ledger.allows(300):
-        ledger.add_bytes(Purpose.SAMPLES, 300)
+    while ledger.spend(Purpose.SAMPLES, 300):
         sent += 300
-    assert (sent, ledger.bytes_today()) == (9_900, 9_900)
-    assert ledger.allows(100)
-    assert not ledger.allows(101)
+    assert (sent, ledger.bytes_today(), ledger.bytes().samples) == (9_900, 9_900, 9_900)
+    assert not ledger.spend(Purpose.TELEMETRY, 101)
+    assert ledger.has_room(100)
+    assert not ledger.has_room(101)
+    assert ledger.spend(Purpose.TELEMETRY, 100)
 
 
 def test_cap_counts_what_comes_down_too(tmp_path):
     ledger = Ledger(tmp_path / "ledger.json", max_bytes_per_day=10_000)
     ledger.add_bytes(Purpose.UPDATES, 9_950)
-    assert not ledger.allows(51)
-    assert ledger.allows(50)
+    assert not ledger.spend(Purpose.SAMPLES, 51)
+    assert ledger.spend(Purpose.SAMPLES, 50)
 
 
 def test_cap_survives_a_restart_to_the_byte(tmp_path):
     first = Ledger(tmp_path / "ledger.json", max_bytes_per_day=10_000)
-    assert first.allows(4_000)
-    first.add_bytes(Purpose.SAMPLES, 4_000)
+    assert first.spend(Purpose.SAMPLES, 4_000)
     first.close()
     second = Ledger(tmp_path / "ledger.json", max_bytes_per_day=10_000)
     assert second.bytes_today() == 4_000
-    assert second.allows(6_000)
-    assert not second.allows(6_001)
+    assert not second.spend(Purpose.SAMPLES, 6_001)
+    assert second.spend(Purpose.SAMPLES, 6_000)
 
 
 def test_cap_is_never_overspent_by_crashes_and_loses_little_to_them(tmp_path):
@@ -108,9 +109,7 @@ def test_cap_is_never_overspent_by_crashes_and_loses_little_to_them(tmp_path):
     for _ in range(20):  # each is killed before it saves, after five samples
         ledger = Ledger(tmp_path / "ledger.json", max_bytes_per_day=100_000)
         for _ in range(5):
-            if ledger.allows(300):
-                ledger.add_bytes(Purpose.SAMPLES, 300)
-                sent += 300
+            sent += 300 * ledger.spend(Purpose.SAMPLES, 300)
     assert 0 < sent <= 100_000
     survivor = Ledger(tmp_path / "ledger.json", max_bytes_per_day=100_000)
     assert sent <= survivor.bytes_today() <= sent + 20 * (100_000 // 64 + 300)
@@ -119,4 +118,27 @@ def test_cap_is_never_overspent_by_crashes_and_loses_little_to_them(tmp_path):
 def test_without_a_cap_everything_goes(tmp_path):
     ledger = Ledger(tmp_path / "ledger.json")
     ledger.add_bytes(Purpose.SAMPLES, 10**12)
-    assert ledger.allows(10**12)
+    assert ledger.spend(Purpose.SAMPLES, 10**12)
+    assert ledger.has_room(10**12)
+
+
+def test_saving_in_several_threads_leaves_a_whole_file_and_says_nothing(tmp_path, caplog):
+    ledger = Ledger(tmp_path / "ledger.json", max_bytes_per_day=10**9)
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            ledger.count("t", "inferences")
+            ledger.save()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(200):
+            assert json.loads((tmp_path / "ledger.json").read_bytes())["starts"] == 1
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert caplog.text == ""

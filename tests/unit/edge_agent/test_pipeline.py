@@ -375,3 +375,10 @@ def test_lighter_model_stands_in_and_gives_way(build, tmp_path):
     assert parts.pipeline.infer(Request(sample(3))).bundle_version == "light"
     parts.pipeline.let_stand_in(None)
     assert parts.pipeline.infer(Request(sample(3))).bundle_version == "v2"
+
+
+def test_sample_that_could_not_be_sent_at_once_is_due_at_once(build):
+    parts = build(send_now=lambda header, tensor: False)
+    outcome = parts.pipeline.infer(Request(hard_sample(3), deadline_s=0.001))
+    assert len(parts.wakes) == 1
+    assert [each.header.sample_id for each in parts.spool.due(10)] == [outcome.sample_id]

@@ -541,13 +541,13 @@ class CappedLedger(Ledger):
 
     capped = True
     full = False
-    today = 500
+    number = 0
 
-    def allows(self, count):
+    def spend(self, purpose, count):
         return not self.full
 
-    def bytes_today(self):
-        return self.today
+    def day(self):
+        return self.number
 
 
 async def test_spent_day_keeps_samples_and_telemetry_back_until_the_next(tmp_path, caplog):
@@ -565,7 +565,7 @@ async def test_spent_day_keeps_samples_and_telemetry_back_until_the_next(tmp_pat
         assert (cloud.samples, bench.broker.published(TOPIC + "telemetry")) == ({}, [])
         assert bench.spool.state().items == 40
         assert caplog.text.count("over the cap of a day") == 1
-        ledger.full, ledger.today = False, 0
+        ledger.full, ledger.number = False, 1
         bench.spool.forget_attempts()
         bench.uplink.wake()
         await bench.delivered()
