@@ -130,8 +130,9 @@ class PressureSettings(Section):
         relax_s: once it has ended, one measure fewer after each of these.
         audits_factor: what is left of the audits under the first measure.
         sampling_factor: under the measure of slower sampling, one of so many samples of a source is taken.
-        metered_interfaces: a link whose default route goes through one of these (patterns) is metered; what nobody
-            waits for lies on the device until another is there. Where there is no other, name none and set a budget.
+        metered_interfaces: a link whose default route goes through one of these (patterns) is metered: after `climb_s`,
+            new samples that nobody waits for lie on the device until another is there (those that were spooled before
+            are still sent). Where there is no other link, name none and set a budget.
     """
 
     interval_s: Annotated[float, Field(gt=0)] = 1.0
