@@ -60,10 +60,10 @@ def test_wait_counts_from_the_moment_that_the_caller_named():
     known = Correlation()
     asked = header()
     began = time.perf_counter()
-    time.sleep(0.03)  # what the caller did before asking is part of the deadline
-    known.ask(asked, reference=None, until_s=began + 0.05)
+    time.sleep(0.3)  # what the caller did before asking is part of the deadline
+    known.ask(asked, reference=None, until_s=began + 0.5)
     assert known.wait(asked.sample_id) is None
-    assert 0.05 <= time.perf_counter() - began < 0.075
+    assert 0.5 <= time.perf_counter() - began < 0.78
 
 
 def test_woken_caller_has_the_verdict_before_it_is_delivered():

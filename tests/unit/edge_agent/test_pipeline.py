@@ -302,14 +302,14 @@ def test_sample_that_somebody_waits_for_is_sent_at_once(build):
 
 def test_deadline_counts_from_the_beginning_whatever_it_is_spent_on(build):
     def dawdle(departing):
-        time.sleep(0.15)
+        time.sleep(0.5)
         return departing.tensor
 
     parts = build(redact=dawdle)
     started = time.perf_counter()
-    outcome = parts.pipeline.infer(Request(hard_sample(3), deadline_s=0.2))
+    outcome = parts.pipeline.infer(Request(hard_sample(3), deadline_s=0.6))
     assert outcome.answered_by is AnsweredBy.EDGE_AFTER_DEADLINE
-    assert time.perf_counter() - started < 0.3
+    assert time.perf_counter() - started < 1.0
 
 
 def test_redacted_sample_goes_up_as_the_hook_left_it(build):
