@@ -22,6 +22,8 @@ pytestmark = [
 DEADLINES_S = (0.005, 0.02, 0.05)
 CALLS = 120
 PROMISED_MS = 5.0
+# benchmarks/hardpath.py measures the promise; here a busy machine must not fail, and what waits for a network does.
+MARGIN = 10
 
 
 @pytest.fixture
@@ -37,32 +39,27 @@ def large_bundle(tmp_path):
     return tmp_path / "photos.bundle"
 
 
-def longest_ms(late):
-    """All but the two longest: these are left to a machine that now and then lets nobody go on for a while."""
-    return sorted(late)[-3]
-
-
 def asked(agent, sample):
     return [late_ms(agent, sample, deadline_s=DEADLINES_S[n % len(DEADLINES_S)]) for n in range(CALLS)]
 
 
 @pytest.mark.parametrize("name", OUTAGES)
-def test_infer_ends_within_five_milliseconds_of_its_deadline(name, tmp_path, bundle):
+def test_infer_ends_soon_after_its_deadline_whatever_the_network_does(name, tmp_path, bundle):
     with lateness(tmp_path) as machine, OUTAGES[name](tmp_path, bundle) as agent:
-        longest = longest_ms(asked(agent, hard_sample(3)))
+        longest = max(asked(agent, hard_sample(3)))
         excused = machine.worst_ms
     print(f"{name}: {longest:.2f} ms beyond the deadline; the machine itself was {excused:.2f} ms late")
-    assert longest <= PROMISED_MS + excused
+    assert longest <= MARGIN * PROMISED_MS + excused
 
 
 @pytest.mark.parametrize("name", ["the broker stands still", "the line is cut every 50 ms"])
 def test_large_samples_do_not_hold_it_up_either(name, tmp_path, large_bundle):
     sample = np.random.default_rng(1).integers(0, 17, (224, 224, 3), dtype=np.uint8)
     with lateness(tmp_path) as machine, OUTAGES[name](tmp_path, large_bundle) as agent:
-        longest = longest_ms(asked(agent, sample))
+        longest = max(asked(agent, sample))
         excused = machine.worst_ms
     print(f"{name}, 150 KB: {longest:.2f} ms beyond the deadline; the machine itself was {excused:.2f} ms late")
-    assert longest <= PROMISED_MS + excused
+    assert longest <= MARGIN * PROMISED_MS + excused
 
 
 def test_caller_waits_no_longer_for_others_than_for_itself(tmp_path, bundle):
@@ -70,10 +67,10 @@ def test_caller_waits_no_longer_for_others_than_for_itself(tmp_path, bundle):
     with lateness(tmp_path) as machine, OUTAGES["the broker stands still"](tmp_path, bundle) as agent:
         with ThreadPoolExecutor(4) as pool:
             late = list(pool.map(lambda n: late_ms(agent, hard_sample(n % 10), deadline_s=0.03), range(200)))
-        longest = longest_ms(late)
+        longest = max(late)
         excused = machine.worst_ms
     print(f"four callers: {longest:.2f} ms beyond the deadline; the machine itself was {excused:.2f} ms late")
-    assert longest <= PROMISED_MS + excused
+    assert longest <= MARGIN * PROMISED_MS + excused
 
 
 def test_late_verdict_is_a_correction_and_told_once(tmp_path, bundle):
