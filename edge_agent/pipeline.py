@@ -136,7 +136,7 @@ class Pipeline:
             seq=seq,
             label=_label(engine.manifest, prediction),
             prediction=prediction,
-            confidence=hardness.confidence if verdict is None else _probability(verdict),
+            confidence=hardness.confidence if verdict is None else verdict.confidence,
             answered_by=answered_by,
             edge_prediction=hardness.prediction,
             hardness=hardness.score,
@@ -169,7 +169,7 @@ class Pipeline:
                 seq=header.seq,
                 label=_label(self._engine.manifest, verdict.prediction),
                 prediction=verdict.prediction,
-                confidence=_probability(verdict),
+                confidence=verdict.confidence,
                 agreed=agreed,
                 bundle_version=header.bundle_version,
                 teacher=verdict.teacher,
@@ -217,7 +217,3 @@ def _counts(decision: Decision) -> tuple[str, ...]:
 
 def _label(manifest: Manifest, prediction: int) -> str:
     return manifest.labels[prediction] if prediction < len(manifest.labels) else str(prediction)
-
-
-def _probability(verdict: Verdict) -> float:
-    return verdict.probabilities[verdict.prediction] if verdict.prediction < len(verdict.probabilities) else 0.0

@@ -7,11 +7,11 @@ header (`encode_sample`, `decode_sample`). Ages and deadlines travel as duration
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 from uuid import UUID
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.codec import MAX_FRAME_BYTES, Array, encode_array
 from shared.codec import decode as decode_cbor
@@ -93,7 +93,10 @@ class Verdict(Message):
     """The teacher's answer; for the device it is also the receipt.
 
     Attributes:
-        probabilities: the teacher's, one a label, in the task's order.
+        probabilities: the teacher's; without `classes` one a label, in the task's order.
+        classes: the labels that `probabilities` belong to, the most probable first; empty: all labels.
+        temperature: what the teacher's logits were divided by before the softmax.
+        teacher: the teacher's version.
         latency_ms: from the sample's arrival at the service to this verdict.
     """
 
@@ -101,8 +104,22 @@ class Verdict(Message):
     task: Name
     prediction: Count
     probabilities: tuple[Fraction, ...]
+    classes: tuple[Count, ...] = ()
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
     teacher: Version
     latency_ms: Annotated[float, Field(ge=0.0)]
+
+    @model_validator(mode="after")
+    def _each_class_has_a_probability(self) -> Self:
+        if self.classes and len(self.classes) != len(self.probabilities):
+            raise ValueError(f"{len(self.probabilities)} probabilities for {len(self.classes)} classes")
+        return self
+
+    @property
+    def confidence(self) -> float:
+        """The probability of the teacher's answer; 0 where it was not sent."""
+        known = dict(zip(self.classes or range(len(self.probabilities)), self.probabilities, strict=True))
+        return known.get(self.prediction, 0.0)
 
 
 class Refusal(Message):

@@ -77,8 +77,10 @@ async def test_process_that_hangs_is_killed_by_the_watchdog_and_loses_nothing(de
         await eventually(lambda: lab.agent.restarts == 1 and lab.agent.active, timeout=20, what="systemd restarts it")
         assert lab.agent.pid != hanging
         await eventually(lambda: "Watchdog timeout" in lab.agent.journal(), timeout=20, what="the watchdog is named")
-        # Where each thread was when it hung (none is "current" if all were waiting); the journal takes it in its own time.
-        await eventually(lambda: "(most recent call first)" in lab.agent.journal(), timeout=20, what="the threads' places")
+        # Where each thread was when it hung; the journal takes it in its own time. None is "current" if all waited.
+        await eventually(
+            lambda: "(most recent call first)" in lab.agent.journal(), timeout=20, what="the threads' places"
+        )
         await answering(lab, more_than=len(lab.agent.outcomes()))
         assert {each["sample_id"] for each in before} <= {each["sample_id"] for each in lab.agent.outcomes()}
         await delivered(lab, cloud)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from shared import codec, messages
 from shared.errors import FrameError, MalformedFrame, OversizeFrame, UnknownSchema
@@ -42,6 +43,9 @@ BUNDLE = BundleReference(version="v2", url="http://10.0.0.1:8080/b", sha256=SHA,
 EVERY = [
     HEADER,
     Verdict(sample_id=ID, task="digits", prediction=1, probabilities=(0.25, 0.75), teacher="cnn-1", latency_ms=3.5),
+    Verdict(
+        sample_id=ID, task="digits", prediction=1, probabilities=(0.7, 0.2), classes=(1, 4), teacher="t", latency_ms=0.0
+    ),
     Receipt(accepted=(ID,), refused=(Refusal(message_id=ID, reason="of another shape"),)),
     Receipt(),
     DeviceState(online=False),
@@ -254,3 +258,32 @@ def test_every_message_is_frozen_closed_and_versioned(kind):
     assert kind.model_config["extra"] == "forbid"
     assert kind.model_fields["schema_version"].default == messages.SCHEMA_VERSION
     assert inspect.getdoc(kind)
+
+
+@pytest.mark.parametrize(
+    ("prediction", "probabilities", "classes", "confidence"),
+    [
+        (1, (0.25, 0.75), (), 0.75),
+        (4, (0.7, 0.2), (4, 1), 0.7),
+        (3, (0.7, 0.2), (4, 1), 0.0),
+        (2, (0.25, 0.75), (), 0.0),
+    ],
+)
+def test_verdict_confidence_is_the_probability_of_its_answer(prediction, probabilities, classes, confidence):
+    verdict = Verdict(
+        sample_id=ID,
+        task="digits",
+        prediction=prediction,
+        probabilities=probabilities,
+        classes=classes,
+        teacher="t",
+        latency_ms=0.0,
+    )
+    assert verdict.confidence == confidence
+
+
+def test_verdict_with_more_classes_than_probabilities_is_refused():
+    with pytest.raises(ValidationError, match="1 probabilities for 2 classes"):
+        Verdict(
+            sample_id=ID, task="digits", prediction=1, probabilities=(0.7,), classes=(1, 2), teacher="t", latency_ms=0.0
+        )
