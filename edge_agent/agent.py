@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import threading
@@ -26,18 +25,17 @@ from types import TracebackType
 from typing import Self
 
 from edge_agent.background import Background, contained, every
-from edge_agent.correlation import Correlation
+from edge_agent.claim import claim
 from edge_agent.deciding.pressure import Measure
-from edge_agent.errors import AgentClosed, BackgroundDied, StateInUse, UnknownTask
+from edge_agent.device import Device
+from edge_agent.errors import AgentClosed, BackgroundDied
 from edge_agent.execution.loading import EngineLoader
 from edge_agent.execution.quiet import QuietMoment
 from edge_agent.host.pulse import Pulse
 from edge_agent.host.resources import Sensors
 from edge_agent.ledger import Ledger
 from edge_agent.monitor import Monitor
-from edge_agent.outbox import Outbox
 from edge_agent.outcomes import Correction, Outcome
-from edge_agent.pipeline import Pipeline
 from edge_agent.request import Request
 from edge_agent.runner import run_sources
 from edge_agent.server.app import Server
@@ -50,17 +48,17 @@ from edge_agent.updates.dispatch import UpdateDispatcher
 from edge_agent.updates.fetch import Fetcher, HttpFetcher
 from edge_agent.updates.selftest import self_tester
 from edge_agent.updates.updater import Surroundings
-from edge_agent.uplink import Address, Uplink
-from shared import __version__
+from edge_agent.uplink.correlation import Correlation
+from edge_agent.uplink.outbox import Outbox
+from edge_agent.uplink.uplink import Address, Uplink
 from shared.codec import Array
 from shared.manifest import Manifest
-from shared.messages import Desired, DeviceState, Telemetry, Verdict
+from shared.messages import Telemetry
 from shared.mqtt import Connector, connector
 
 log = logging.getLogger(__name__)
 
 _CLOSE_TIMEOUT_S = 5.0
-_MAX_SAID = 100
 _BEAT_S = 5.0
 # The agent's own thread does nothing that takes so long.
 _HANGS_S = 60.0
@@ -95,13 +93,10 @@ class EdgeAgent:
         self.settings = settings
         self._closed = self._died = False
         self._stop_run: threading.Event | None = None
-        self._began_s = time.monotonic()
-        self._telemetry_seq = 0
         self._pulse = Pulse()
         self._closing = threading.Lock()
-        self._unknown: set[str] = set()
         with ExitStack() as parts:
-            parts.callback(os.close, _claimed(settings.state_dir))
+            parts.callback(os.close, claim(settings.state_dir))
             self._build(
                 parts,
                 on_outcome=on_outcome,
@@ -127,12 +122,13 @@ class EdgeAgent:
         parts.callback(self._ledger.close)
         self._spool = Spool(state_dir / "spool", settings.spool)
         parts.callback(self._spool.close)
+        self._device = Device(self._spool, self._ledger)
         surroundings = SinkContext(
             site=settings.site,
             device=settings.device,
             tasks=tuple(settings.tasks),
             broker=settings.broker,
-            telemetry=self.telemetry,
+            telemetry=self._device.telemetry,
             telemetry_interval_s=settings.telemetry.interval_s,
             rng=rng,
             connect=connector if connect is None else lambda _: connect,
@@ -148,9 +144,9 @@ class EdgeAgent:
             outbox=outbox,
             ledger=self._ledger,
             correlation=correlation,
-            listener=self,
+            listener=self._device,
             telemetry_interval_s=settings.telemetry.interval_s,
-            send_deferred=self._sends_deferred,
+            send_deferred=self._device.sends_deferred,
             rng=rng,
         )
         load = EngineLoader(settings.execution)
@@ -184,6 +180,7 @@ class EdgeAgent:
             look=lambda: sensors.read(link_up=self._uplink.connected, round_trip_s=self._uplink.round_trip_s),
             unavailable=frozenset() if any(task.small_bundle for task in settings.tasks.values()) else _NO_SMALL_MODEL,
         )
+        self._device.complete(self._tasks, sensors=self._monitor, want=self._updates.want)
         quiet = QuietMoment(
             load,
             {name: task.pipeline for name, task in self._tasks.items()},
@@ -257,7 +254,7 @@ class EdgeAgent:
         """
         if self._closed:
             raise AgentClosed("this agent was closed; open another")
-        return self._pipeline(task).infer(Request(tensor, reference=reference, deadline_s=deadline))
+        return self._device.pipeline(task).infer(Request(tensor, reference=reference, deadline_s=deadline))
 
     def run(self, stop: threading.Event) -> None:
         """Play every task's sources, each task in a thread of its own, until they end or `stop` is set.
@@ -288,11 +285,15 @@ class EdgeAgent:
 
     def model_version(self, task: str | None = None) -> str:
         """Version of the model that the next sample will meet."""
-        return self._pipeline(task).engine.manifest.version
+        return self._device.pipeline(task).engine.manifest.version
 
     def manifests(self) -> dict[str, Manifest]:
         """What each task's model takes and gives."""
         return {name: task.pipeline.engine.manifest for name, task in self._tasks.items()}
+
+    def telemetry(self) -> Telemetry:
+        """Counts, bytes and what waits."""
+        return self._device.telemetry()
 
     def ready(self) -> bool:
         """Whether every task answers."""
@@ -331,80 +332,12 @@ class EdgeAgent:
     ) -> None:
         self.close()
 
-    # What the uplink asks and tells (`uplink.Listener`), in the agent's own thread.
-
-    def verdict(self, verdict: Verdict) -> None:
-        """A verdict came down."""
-        task = self._tasks.get(verdict.task)
-        if task is None:
-            self._spool.acknowledge([verdict.sample_id])  # or it would be sent and answered for ever
-            if verdict.task not in self._unknown and len(self._unknown) < _MAX_SAID:
-                self._unknown.add(verdict.task)
-                log.warning("verdicts for the task %r, which this device does not have, are ignored", verdict.task)
-            return
-        task.pipeline.take_verdict(verdict)
-
-    def desired(self, desired: Desired) -> None:
-        """The cloud wants these bundles."""
-        self._updates.want(desired)
-
-    def state(self) -> DeviceState:
-        """What this device runs."""
-        tasks = {name: task.state() for name, task in self._tasks.items()}
-        return DeviceState(online=True, agent_version=__version__, tasks=tasks)
-
-    def telemetry(self) -> Telemetry:
-        """Counts, bytes and what waits."""
-        self._telemetry_seq += 1
-        return Telemetry(
-            seq=self._telemetry_seq,
-            uptime_s=time.monotonic() - self._began_s,
-            tasks=self._ledger.counts(),
-            ledger=self._ledger.bytes(),
-            spool=self._spool.state(),
-            budgets={name: task.budget() for name, task in self._tasks.items()},
-            conditions=self._monitor.conditions(),
-            bytes_today=self._ledger.bytes_today(),
-        )
-
     def _end_run(self) -> None:
         self._died = True
         if self._stop_run is not None:
             self._stop_run.set()
 
-    def _sends_deferred(self) -> bool:
-        return self._monitor.sends_deferred()
-
     def _save(self) -> None:
         self._ledger.save()
         for task in self._tasks.values():
             task.save()
-
-    def _pipeline(self, task: str | None) -> Pipeline:
-        if task is None and len(self._tasks) == 1:
-            return next(iter(self._tasks.values())).pipeline
-        found = self._tasks.get(task or "")
-        if found is None:
-            known = ", ".join(self._tasks)
-            raise UnknownTask(f"name one of this device's tasks: {known}" + (f" (not {task!r})" if task else ""))
-        return found.pipeline
-
-
-def _claimed(folder: Path) -> int:
-    """A lock on the state folder, held until the descriptor is closed or the process ends.
-
-    Two agents on one folder would append to the same segment files and lose each other's samples.
-
-    Raises:
-        StateInUse: another agent holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as err:
-        os.close(descriptor)
-        raise StateInUse(f"another agent runs on {folder}: stop it, or give this one another state_dir") from err
-    except OSError as err:
-        log.warning("%s cannot be locked (%s): take care that no second agent runs on it", folder, err)
-    return descriptor

@@ -57,8 +57,8 @@ def infer(
     override: Overrides = [],  # noqa: B006  # see `run`
 ) -> None:
     """Answer one sample and print the outcome as JSON."""
-    from edge_agent import preprocess
     from edge_agent.agent import EdgeAgent
+    from edge_agent.decoding import preprocess
 
     form = preprocess.ENDINGS.get(sample.suffix.lower())
     if form is None:

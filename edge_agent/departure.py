@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge_agent.correlation import Correlation
 from edge_agent.deciding.policy import Decision
 from edge_agent.judge import Judgement
 from edge_agent.redaction import Departing, Redaction
 from edge_agent.request import Request
 from edge_agent.sinks.order import InOrder
 from edge_agent.spool.spool import Spool
+from edge_agent.uplink.correlation import Correlation
 from shared.codec import Array
 from shared.errors import StorageFull
 from shared.messages import Action, Reason, SampleHeader

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from time import perf_counter_ns
 from uuid import UUID
 
-from edge_agent.correlation import Correlation
 from edge_agent.deciding.policy import Decision
 from edge_agent.departure import Departure
 from edge_agent.execution.engine import Engine
@@ -22,6 +21,7 @@ from edge_agent.request import Request
 from edge_agent.settings import TaskSettings
 from edge_agent.sinks.order import InOrder
 from edge_agent.spool.spool import Spool
+from edge_agent.uplink.correlation import Correlation
 from shared.ids import new_id
 from shared.manifest import Manifest
 from shared.messages import Action, Reason, SampleHeader, Verdict

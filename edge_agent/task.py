@@ -10,7 +10,6 @@ from pathlib import Path
 from random import Random
 
 from edge_agent import redaction
-from edge_agent.correlation import Correlation
 from edge_agent.deciding.policy import Circumstances
 from edge_agent.departure import Departure
 from edge_agent.execution.loading import EngineLoader
@@ -24,6 +23,7 @@ from edge_agent.small_model import SmallModel
 from edge_agent.spool.spool import Spool
 from edge_agent.updates.slots import Slots
 from edge_agent.updates.updater import Surroundings, Updater
+from edge_agent.uplink.correlation import Correlation
 from shared import atomic
 from shared.codec import Array
 from shared.errors import StorageFull

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass
 
+from shared.intervals import wilson
+
 # 250 audits tell an agreement near 0.97 within about two points.
 WINDOW = 250
-_Z = 1.959964  # of the normal distribution's middle 95 %
 
 
 class Verdicts:
@@ -68,13 +68,3 @@ def estimate(audited: Verdicts, offloaded: Verdicts, *, kept: float, left: float
         low=max(0.0, 1.0 - kept * many - left * many_left),
         high=min(1.0, 1.0 - kept * few - left * few_left),
     )
-
-
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """The 95 % score interval of a proportion (Wilson 1927), which holds where few are counted; of none (0, 1)."""
-    if total == 0:
-        return 0.0, 1.0
-    share, spread = count / total, _Z * _Z / total
-    middle = (share + spread / 2) / (1 + spread)
-    reach = _Z * math.sqrt(share * (1 - share) / total + spread / total / 4) / (1 + spread)
-    return max(0.0, middle - reach), min(1.0, middle + reach)

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Protocol
 
-from edge_agent import images, preprocess
+from edge_agent.decoding import images, preprocess
 from edge_agent.sources.context import Captured, SourceContext
 from edge_agent.sources.mailbox import Feed, Put, fed
 from edge_agent.sources.outage import Outage

@@ -10,8 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 
-from edge_agent import preprocess
-from edge_agent.preprocess import ENDINGS, Form
+from edge_agent.decoding import preprocess
+from edge_agent.decoding.preprocess import ENDINGS, Form
 from edge_agent.sources.context import Captured, SourceContext
 from edge_agent.sources.settings import DirectorySettings
 from shared import atomic

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edge_agent import npy
+from edge_agent.decoding import npy
 from shared.errors import SampleError
 
 # Where the frame at the buffer's start ends; None: that needs more bytes. Raises `SampleError` when none begins there.

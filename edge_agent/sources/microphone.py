@@ -9,7 +9,7 @@ from functools import partial
 from threading import Event
 from typing import Any, Protocol
 
-from edge_agent import preprocess
+from edge_agent.decoding import preprocess
 from edge_agent.sources.context import Captured, SourceContext
 from edge_agent.sources.mailbox import Feed, Put, fed
 from edge_agent.sources.outage import Outage

@@ -9,7 +9,7 @@ from random import Random
 from threading import Event
 from typing import Any
 
-from edge_agent import preprocess
+from edge_agent.decoding import preprocess
 from edge_agent.sources.context import Captured, SourceContext
 from edge_agent.sources.mailbox import Feed, Put, fed
 from edge_agent.sources.settings import MqttSettings

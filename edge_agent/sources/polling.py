@@ -11,8 +11,8 @@ from functools import partial
 from http.client import HTTPException, HTTPResponse
 from threading import Event
 
-from edge_agent import preprocess
-from edge_agent.preprocess import Form
+from edge_agent.decoding import preprocess
+from edge_agent.decoding.preprocess import Form
 from edge_agent.sources.context import Captured, SourceContext
 from edge_agent.sources.mailbox import all_of, fed
 from edge_agent.sources.outage import Outage

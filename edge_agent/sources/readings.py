@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent import preprocess
-from edge_agent.preprocess import Form
+from edge_agent.decoding import preprocess
+from edge_agent.decoding.preprocess import Form
 from edge_agent.sources import framing, stream
 from edge_agent.sources.context import Captured, SourceContext
 from edge_agent.sources.framing import Frames

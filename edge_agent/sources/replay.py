@@ -10,7 +10,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from edge_agent import preprocess
+from edge_agent.decoding import preprocess
 from edge_agent.sources.context import Captured, SourceContext
 from edge_agent.sources.mailbox import all_of, fed
 from edge_agent.sources.settings import ReplaySettings, WhenSlow

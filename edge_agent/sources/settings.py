@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from edge_agent.preprocess import Form
+from edge_agent.decoding.preprocess import Form
 from shared.mqtt import BrokerSettings
 from shared.settings import Section
 

@@ -6,8 +6,8 @@ from collections.abc import Generator, Iterator
 from functools import partial
 from threading import Event
 
-from edge_agent import npy, preprocess
-from edge_agent.preprocess import Form
+from edge_agent.decoding import npy, preprocess
+from edge_agent.decoding.preprocess import Form
 from edge_agent.sources import framing, stream
 from edge_agent.sources.context import Captured, SourceContext
 from edge_agent.sources.framing import Frames

@@ -16,7 +16,6 @@ from random import Random
 
 from edge_agent.errors import DownloadFailed, NoWorkingModel
 from edge_agent.ledger import Ledger, Purpose
-from edge_agent.outbox import Outbox
 from edge_agent.pipeline import Pipeline
 from edge_agent.settings import UpdateSettings
 from edge_agent.updates import selftest
@@ -25,6 +24,7 @@ from edge_agent.updates.lifecycle import TABLE, Event, State, resume
 from edge_agent.updates.record import Record, Records
 from edge_agent.updates.selftest import SelfTester
 from edge_agent.updates.slots import Slots
+from edge_agent.uplink.outbox import Outbox
 from shared import atomic
 from shared.errors import BundleError, StorageFull
 from shared.ids import new_id

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from edge_agent.correlation import Correlation
 from edge_agent.departure import Departure
 from edge_agent.execution.engine import Engine
 from edge_agent.judge import Judge
@@ -18,6 +17,7 @@ from edge_agent.redaction import Redaction
 from edge_agent.settings import TaskSettings
 from edge_agent.sinks.order import InOrder
 from edge_agent.spool.spool import Spool
+from edge_agent.uplink.correlation import Correlation
 from shared.codec import Array
 from shared.messages import SampleHeader
 

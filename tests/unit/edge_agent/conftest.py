@@ -5,7 +5,6 @@ from random import Random
 
 import pytest
 
-from edge_agent.correlation import Correlation
 from edge_agent.execution.engine import Engine
 from edge_agent.judge import Judge
 from edge_agent.ledger import Ledger
@@ -15,6 +14,7 @@ from edge_agent.redaction import Redaction
 from edge_agent.settings import TaskSettings
 from edge_agent.spool.settings import SpoolSettings
 from edge_agent.spool.spool import Spool
+from edge_agent.uplink.correlation import Correlation
 from tests.sim import bundles
 from tests.sim.assembly import assemble, not_connected
 from tests.sim.clock import SimulatedClock

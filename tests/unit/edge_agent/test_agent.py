@@ -171,7 +171,7 @@ def test_agent_of_several_tasks_keeps_them_apart(settings, tmp_path):
         assert agent.infer(sample(3), task="letters").label == "c"
         assert agent.infer(hard_sample(3), task="letters").action is Action.KEEP
         assert (agent.model_version("digits"), agent.model_version("letters")) == ("v1", "l1")
-        assert set(agent.state().tasks) == {"digits", "letters"}
+        assert set(agent.telemetry().tasks) == {"digits", "letters"}
         for wrong in (None, "sounds"):
             with pytest.raises(UnknownTask, match="digits, letters"):
                 agent.infer(sample(3), task=wrong)
@@ -243,14 +243,13 @@ def test_second_agent_on_the_same_folder_is_refused_until_the_first_has_ended(se
     assert caught.value.exit_code == 66
 
 
-def test_agent_ignores_a_verdict_for_a_task_it_does_not_have(settings, caplog):
-    with EdgeAgent.open(settings()) as agent:
-        outcome = agent.infer(hard_sample(3))
-        header = agent._spool.header(outcome.sample_id).model_copy(update={"task": "sounds"})
+def test_agent_ignores_verdicts_for_a_task_it_does_not_have(settings, caplog):
+    cloud = LoopbackCloud(answer=lambda header, _: verdict(header.model_copy(update={"task": "sounds"})))
+    with EdgeAgent(settings(), connect=cloud.connect).start() as agent:
         for _ in range(3):
-            agent.verdict(verdict(header))
-        assert caplog.text.count("does not have") == 1
-        assert agent.telemetry().spool.items == 0  # it is answered, or it would be sent for ever
+            agent.infer(hard_sample(3), deadline=0)
+        assert agent.wait_until_delivered(timeout=10)  # they are answered, or they would be sent for ever
+    assert caplog.text.count("does not have") == 1
 
 
 def open_files():

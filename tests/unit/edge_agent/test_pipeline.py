@@ -5,13 +5,13 @@ from random import Random
 import numpy as np
 import pytest
 
-from edge_agent.correlation import Correlation
 from edge_agent.deciding.policy import Circumstances, OffloadMode
 from edge_agent.deciding.settings import BudgetSettings
 from edge_agent.execution.engine import Engine
 from edge_agent.outcomes import AnsweredBy
 from edge_agent.request import Request
 from edge_agent.spool.settings import SpoolSettings
+from edge_agent.uplink.correlation import Correlation
 from shared.errors import SampleError
 from shared.ids import new_id
 from shared.messages import Action, Reason, Receipt, TaskCounts

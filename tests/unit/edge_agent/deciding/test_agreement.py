@@ -1,8 +1,7 @@
-import random
-
 import pytest
 
-from edge_agent.deciding.agreement import WINDOW, Estimate, Verdicts, estimate, wilson
+from edge_agent.deciding.agreement import WINDOW, Estimate, Verdicts, estimate
+from shared.intervals import wilson
 
 
 def verdicts(pattern):
@@ -36,23 +35,6 @@ def test_verdicts_go_on_from_their_record():
 
 def test_without_verdicts_nothing_is_known():
     assert (Verdicts().differing, Verdicts().bounds, wilson(0, 0)) == (0.5, (0.0, 1.0), (0.0, 1.0))
-
-
-@pytest.mark.parametrize(
-    ("count", "total", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_wilson_matches_published_values(count, total, low, high):
-    # Newcombe 1998, "Two-sided confidence intervals for the single proportion", table I, method 3.
-    assert wilson(count, total) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
-
-
-def test_wilson_covers_a_rare_share_as_often_as_it_says():
-    rng, share, covered = random.Random(5), 0.03, 0
-    for _ in range(2000):
-        low, high = wilson(sum(rng.random() < share for _ in range(WINDOW)), WINDOW)
-        covered += low <= share <= high
-    assert covered / 2000 == pytest.approx(0.95, abs=0.02)
 
 
 def test_estimate_of_answers_that_are_all_corrected_is_one():

@@ -76,18 +76,20 @@ def test_camera_that_blocks_gives_every_frame(watched, stop):
 def test_camera_that_is_pulled_out_is_waited_for_and_each_turn_said_once(watched, stop, caplog):
     caplog.set_level("INFO")
     cameras = [SimulatedCamera([frame((1, 1, 1))]), None, None, SimulatedCamera([frame((2, 2, 2))])]
-    source = samples(camera_settings(when_slow="block"), watched.context, stop, opener=Opener(*cameras, stop=stop))
-    got = [int(each.decode(watched.spec)[0, 0, 0]) for each in [next(source), next(source)]]
-    assert got == [1, 2]
+    opener = Opener(*cameras, stop=threading.Event())
+    source = samples(camera_settings(when_slow="block"), watched.context, stop, opener=opener)
+
+    def said():
+        texts = [record.message for record in caplog.records if record.name.endswith("outage")]
+        return [("no picture from 0" in text, "there again" in text) for text in texts]
+
+    assert [int(next(source).decode(watched.spec)[0, 0, 0]) for _ in range(2)] == [1, 2]
+    watched.wait_until(lambda: len(said()) == 3)
+    stop.set()
     assert list(source) == []
     assert cameras[0].closed
     assert cameras[3].closed
-    said = [record.message for record in caplog.records if record.name.endswith("outage")]
-    assert [("no picture from 0" in text, "there again" in text) for text in said] == [
-        (True, False),
-        (False, True),
-        (True, False),
-    ]
+    assert said() == [(True, False), (False, True), (True, False)]
 
 
 def test_camera_with_an_interval_lets_frames_pass_undecoded(watched, stop):

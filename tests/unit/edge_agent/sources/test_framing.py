@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_agent import npy
+from edge_agent.decoding import npy
 from edge_agent.sources import framing
 from edge_agent.sources.framing import Frames
 

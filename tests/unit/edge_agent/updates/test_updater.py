@@ -8,7 +8,6 @@ import pytest
 from edge_agent.errors import SelfTestFailed
 from edge_agent.execution.engine import Engine
 from edge_agent.ledger import Ledger
-from edge_agent.outbox import Outbox
 from edge_agent.request import Request
 from edge_agent.settings import TaskSettings, UpdateSettings
 from edge_agent.spool.settings import SpoolSettings
@@ -18,6 +17,7 @@ from edge_agent.updates.lifecycle import MAX_STARTS, State
 from edge_agent.updates.record import Records
 from edge_agent.updates.slots import Slots
 from edge_agent.updates.updater import Surroundings, Updater
+from edge_agent.uplink.outbox import Outbox
 from shared import bundle
 from shared.messages import BundleReference, UpdateFailure, UpdateOutcome
 from tests.sim import bundles

@@ -16,13 +16,13 @@ from random import Random
 from typing import Protocol
 from uuid import UUID
 
-from edge_agent.allowance import Allowance
-from edge_agent.arrivals import Addressee, Arrivals
-from edge_agent.correlation import Correlation
-from edge_agent.flights import Flights
 from edge_agent.ledger import Ledger, Purpose
-from edge_agent.outbox import Outbox
 from edge_agent.spool.spool import Spool, SpooledSample
+from edge_agent.uplink.allowance import Allowance
+from edge_agent.uplink.arrivals import Addressee, Arrivals
+from edge_agent.uplink.correlation import Correlation
+from edge_agent.uplink.flights import Flights
+from edge_agent.uplink.outbox import Outbox
 from shared import messages
 from shared.codec import Array
 from shared.errors import ConnectionLost

@@ -9,12 +9,12 @@ from random import Random
 import numpy as np
 import pytest
 
-from edge_agent.correlation import Correlation
 from edge_agent.ledger import Ledger
-from edge_agent.outbox import Outbox
 from edge_agent.spool.settings import SpoolSettings
 from edge_agent.spool.spool import Spool
-from edge_agent.uplink import Address, Uplink
+from edge_agent.uplink.correlation import Correlation
+from edge_agent.uplink.outbox import Outbox
+from edge_agent.uplink.uplink import Address, Uplink
 from shared import messages
 from shared.ids import new_id
 from shared.messages import (

@@ -1,8 +1,8 @@
 import threading
 import time
 
-from edge_agent import correlation
-from edge_agent.correlation import Correlation
+from edge_agent.uplink import correlation
+from edge_agent.uplink.correlation import Correlation
 from shared.ids import new_id
 from shared.messages import Reason, SampleHeader
 from tests.sim.clock import SimulatedClock

@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Protocol
 
-from edge_agent.correlation import Correlation
 from edge_agent.ledger import Ledger, Purpose
-from edge_agent.outbox import Outbox
 from edge_agent.spool.spool import Spool
+from edge_agent.uplink.correlation import Correlation
+from edge_agent.uplink.outbox import Outbox
 from shared import messages
 from shared.errors import FrameError
 from shared.messages import Desired, Receipt, Verdict

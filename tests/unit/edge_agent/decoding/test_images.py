@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_agent import images
+from edge_agent.decoding import images
 from shared.errors import SampleError, SettingsError
 from shared.manifest import TensorSpec
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from edge_agent import npy
+from edge_agent.decoding import npy
 from shared.errors import SampleError
 
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_agent import preprocess
-from edge_agent.preprocess import Form
+from edge_agent.decoding import preprocess
+from edge_agent.decoding.preprocess import Form
 from shared import codec
 from shared.errors import SampleError
 from shared.manifest import TensorSpec

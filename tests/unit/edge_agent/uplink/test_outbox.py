@@ -1,7 +1,7 @@
 import pytest
 
-from edge_agent import outbox
-from edge_agent.outbox import Outbox
+from edge_agent.uplink import outbox
+from edge_agent.uplink.outbox import Outbox
 from shared.errors import StorageFull
 from shared.ids import new_id, uuid7
 from shared.messages import Report, UpdateOutcome

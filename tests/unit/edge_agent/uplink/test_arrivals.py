@@ -4,12 +4,12 @@ import logging
 
 import pytest
 
-from edge_agent.arrivals import Arrivals
-from edge_agent.correlation import Correlation
 from edge_agent.ledger import Ledger
-from edge_agent.outbox import Outbox
 from edge_agent.spool.settings import SpoolSettings
 from edge_agent.spool.spool import Spool
+from edge_agent.uplink.arrivals import Arrivals
+from edge_agent.uplink.correlation import Correlation
+from edge_agent.uplink.outbox import Outbox
 from shared import messages
 from shared.ids import new_id
 from shared.messages import Reason, Receipt, SampleHeader

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from edge_agent.flights import Flights
+from edge_agent.uplink.flights import Flights
 
 
 class Landing:

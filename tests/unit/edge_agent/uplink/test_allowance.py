@@ -2,8 +2,8 @@ import logging
 
 import pytest
 
-from edge_agent.allowance import Allowance
 from edge_agent.ledger import Ledger, Purpose
+from edge_agent.uplink.allowance import Allowance
 
 
 class SpentLedger:

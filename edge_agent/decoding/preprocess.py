@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_agent import images, npy
+from edge_agent.decoding import images, npy
 from shared import codec
 from shared.codec import Array
 from shared.errors import FrameError, SampleError
