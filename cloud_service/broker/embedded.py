@@ -102,6 +102,8 @@ def announce(port: int, on_ready: Callable[[], None] | None) -> None:
     """
     pause = threading.Event()
     for _ in range(int(READY_TIMEOUT_S / 0.02)):
+        # Before anybody connects: what was accepted earlier keeps Nagle's algorithm.
+        set_nodelay_on_listener(port)
         try:
             socket.create_connection((HOST, port), timeout=1.0).close()
         except OSError:
