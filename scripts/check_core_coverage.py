@@ -21,7 +21,7 @@ CORE = (
     "edge_agent/deciding/steadiness.py",
     "edge_agent/deciding/steering.py",
     "edge_agent/execution/choice.py",
-    "edge_agent/npy.py",
+    "edge_agent/decoding/npy.py",
     "edge_agent/sources/framing.py",
     "edge_agent/sources/windows.py",
     "edge_agent/server/inference_protocol.py",
