@@ -1,7 +1,7 @@
 # The project's verbs. Nothing but Python >= 3.11, make and git is needed to start; `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lab clean bootstrap-demo bootstrap-dev mosquitto compose-models
+.PHONY: help demo test check lab clean bootstrap-demo bootstrap-dev mosquitto postgres compose-models
 
 # The first Python that is new enough; another one by `make PYTHON=python3.12 demo`.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -18,7 +18,7 @@ help: ## list what can be typed
 demo: bootstrap-demo ## run the whole loop on real data (two minutes after the first installation)
 	@$(BIN)/edgeloop demo $(ARGS)
 
-test: bootstrap-dev mosquitto ## all tests that need no root, with coverage
+test: bootstrap-dev mosquitto postgres ## all tests that need no root, with coverage
 	@$(BIN)/python scripts/run_tests.py $(ARGS)
 
 check: bootstrap-dev ## linters and type checker
@@ -45,3 +45,6 @@ bootstrap-demo bootstrap-dev: bootstrap-%:
 
 mosquitto:
 	@$(PYTHON) scripts/install_mosquitto.py
+
+postgres:
+	@$(PYTHON) scripts/install_postgres.py

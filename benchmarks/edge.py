@@ -2,6 +2,7 @@
 
 python benchmarks/edge.py            # installs the edge into a new environment, measures (3 minutes), writes the table
 python benchmarks/edge.py --here     # with this environment instead: for a quick look while working
+python benchmarks/edge.py --memory   # the memory alone, whatever else the machine does; writes the table
 python benchmarks/edge.py --stages   # where `infer` spends its own time, and nothing else
 python benchmarks/edge.py --table    # only writes the table from the last results
 
@@ -48,6 +49,7 @@ def main() -> int:
     """Measure, unless only the table is asked for, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--here", action="store_true", help="measure in this environment")
+    parser.add_argument("--memory", action="store_true", help="measure the memory; all else stays as it was")
     parser.add_argument("--stages", action="store_true", help="only show where infer spends its time")
     parser.add_argument("--table", action="store_true", help="only write the table")
     options = parser.parse_args()
@@ -58,7 +60,7 @@ def main() -> int:
                 for row in device.part("stages")["functions"]:
                     print(f"{row['own_us']:8.2f} µs {row['calls']:5.1f}×  {row['function']}")
                 return 0
-            found = measure(device)
+            found = {**json.loads(RESULT.read_text()), **memories(device)} if options.memory else measure(device)
         print(json.dumps(found, indent=2))
         if options.here:
             return 0
@@ -131,13 +133,18 @@ def measure(device: Device) -> dict[str, Any]:
         for stamp in runs[0]
     }
     found["monitor_look_us"] = device.part("monitor", str(device.config("monitor")), str(LOOKS))["look_us"]
+    found["load"] = os.getloadavg()[0]
+    return {**found, **memories(device)}
+
+
+def memories(device: Device) -> dict[str, Any]:
+    """What the agent and what it stands on take, MB; in turns."""
     pairs = [(control_memory(device), agent_memory(device)) for _ in range(3)]
-    found["memory"] = {
+    sizes = {
         name: {size: statistics.median(pair[index][size] for pair in pairs) for size in pairs[0][index]}
         for index, name in enumerate(("control", "agent"))
     }
-    found["load"] = os.getloadavg()[0]
-    return found
+    return {"memory": sizes}
 
 
 def latency(times: dict[str, list[list[float]]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cloud_service.storage.samples import NewSample
+from cloud_service.storage.values import NewSample
 from shared.errors import SampleError
 from shared.manifest import TensorSpec
 from shared.messages import Refusal, decode_sample

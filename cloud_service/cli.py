@@ -14,7 +14,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from cloud_service import cli_remote
+from cloud_service import cli_estimates, cli_labels, cli_remote, cli_teachers
+from cloud_service.simulate.cli import simulate
 from shared import __version__
 from shared.errors import EdgeloopError, SettingsError
 
@@ -28,8 +29,12 @@ app = typer.Typer(
 )
 app.add_typer(cli_remote.model_app, name="model")
 app.add_typer(cli_remote.jobs_app, name="jobs")
+app.add_typer(cli_labels.samples_app, name="samples")
 app.command()(cli_remote.devices)
-app.command()(cli_remote.samples)
+app.command()(simulate)
+app.command()(cli_estimates.estimates)
+app.command()(cli_estimates.incidents)
+app.command()(cli_teachers.teachers)
 
 
 class LogLevel(StrEnum):

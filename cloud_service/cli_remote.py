@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cloud_service.cli_tables import show
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ jobs_app = typer.Typer(no_args_is_help=True, help="Train new students.")
 LOCAL = "http://127.0.0.1:8080"
 # How often `--wait` looks.
 _POLL_S = 0.3
-# Nobody looks at a pipe's width; rich would take 80 columns.
-_PIPED_WIDTH = 240
 
 Url = Annotated[str, typer.Option(envvar="EDGELOOP_URL", help="Address of the running service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -42,19 +40,7 @@ def devices(url: Url = LOCAL, as_json: AsJson = False) -> None:
         )
         for device in found["items"]
     ]
-    _show(found, ("device", "state", "runs", "last seen", "waiting"), rows, as_json=as_json)
-
-
-def samples(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) -> None:
-    """Count the stored samples by task, device and reason."""
-    found = _client(url).get("/api/v1/samples/summary", _only(task))
-    counts: dict[tuple[str, str, str], list[int]] = {}
-    for group in found["groups"]:
-        total = counts.setdefault((group["task"], group["device"], group["reason"]), [0, 0])
-        total[0] += group["count"]
-        total[1] += group["count"] if group["label"] is not None else 0
-    rows = [(*key, str(count), str(answered)) for key, (count, answered) in counts.items()]
-    _show(found, ("task", "device", "reason", "samples", "answered"), rows, as_json=as_json)
+    show(found, ("device", "state", "runs", "last seen", "waiting"), rows, as_json=as_json)
 
 
 @model_app.command("push")
@@ -123,7 +109,7 @@ def list_models(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) ->
         )
         for m in found["items"]
     ]
-    _show(found, ("task", "version", "parent", "bytes", "origin", "gate", "created"), rows, as_json=as_json)
+    show(found, ("task", "version", "parent", "bytes", "origin", "gate", "created"), rows, as_json=as_json)
 
 
 @jobs_app.command("run")
@@ -152,7 +138,7 @@ def list_jobs(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) -> N
     rows = [
         (j["id"], j["task"], j["state"], str(j["samples"]), j["version"] or "", j["created_at"]) for j in found["items"]
     ]
-    _show(found, ("job", "task", "state", "samples", "version", "created"), rows, as_json=as_json)
+    show(found, ("job", "task", "state", "samples", "version", "created"), rows, as_json=as_json)
 
 
 @jobs_app.command("show")
@@ -197,7 +183,7 @@ def _all_activated(deployments: Sequence[Mapping[str, Any]], *, waited: bool) ->
 
 def _show_deployments(whole: Mapping[str, Any], *, as_json: bool) -> None:
     rows = [(d["device"], d["task"], d["version"], d["state"], d["message"]) for d in whole["deployments"]]
-    _show(whole, ("device", "task", "version", "state", "message"), rows, as_json=as_json)
+    show(whole, ("device", "task", "version", "state", "message"), rows, as_json=as_json)
 
 
 def _awaited(client: Client, sent: Sequence[Mapping[str, Any]], timeout_s: float) -> list[dict[str, Any]]:
@@ -225,24 +211,4 @@ def _show_job(job: Mapping[str, Any], *, as_json: bool) -> None:
             f"job {job['id']}: {job['task']}: {job['state']}: {job['message'] or job['version'] or 'no result yet'}"
         )
     if rows or as_json:
-        _show(job, ("stage", "done", ""), rows, as_json=as_json)
-
-
-def _show(whole: object, header: Sequence[str], rows: Sequence[Sequence[str]], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(whole, indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    # The first column is what people copy into the next command: it is never cut, the others are folded.
-    longest = max((len(row[0]) for row in rows), default=0)
-    first, *others = header
-    columns = [Column(first, min_width=longest, no_wrap=True), *(Column(name, overflow="fold") for name in others)]
-    table = Table(*columns, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    console = Console()
-    if not console.is_terminal:
-        console.width = _PIPED_WIDTH
-    console.print(table)
+        show(job, ("stage", "done", ""), rows, as_json=as_json)

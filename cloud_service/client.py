@@ -50,17 +50,33 @@ class Client:
 
     def get(self, path: str, query: Mapping[str, object] | None = None) -> dict[str, Any]:
         """A resource; query values that are None are left out."""
-        given = {name: value for name, value in (query or {}).items() if value is not None}
-        return self._json("GET", path + (f"?{urlencode(given)}" if given else ""))
+        return self._json("GET", _with(path, query))
 
     def post(self, path: str, body: Mapping[str, object]) -> dict[str, Any]:
         """Send a JSON body."""
         data = json.dumps(body).encode()
         return self._json("POST", path, data=data, headers={"Content-Type": "application/json"})
 
-    def delete(self, path: str) -> dict[str, Any]:
+    def send(
+        self, path: str, content: bytes, *, kind: str, query: Mapping[str, object] | None = None
+    ) -> dict[str, Any]:
+        """Send a body of the given type."""
+        return self._json("POST", _with(path, query), data=content, headers={"Content-Type": kind})
+
+    def delete(self, path: str, query: Mapping[str, object] | None = None) -> dict[str, Any]:
         """Delete (a job: cancel) a resource."""
-        return self._json("DELETE", path)
+        return self._json("DELETE", _with(path, query))
+
+    def stream(self, path: str, query: Mapping[str, object] | None = None, *, accept: str = "*/*") -> Iterator[bytes]:
+        """What a path gives, in parts."""
+        with self._open("GET", _with(path, query), headers={"Accept": accept}) as answer:
+            try:
+                while part := answer.read(_CHUNK):
+                    yield part
+            except (http.client.HTTPException, OSError) as err:
+                raise ServiceUnreachable(
+                    f"{self.url} broke off in the middle ({type(err).__name__}): its log says why; try again"
+                ) from err
 
     def upload_bundle(self, file: Path) -> dict[str, Any]:
         """Put a bundle file into the registry."""
@@ -70,12 +86,22 @@ class Client:
         """Put an ONNX classifier with its description into the registry."""
         return self._upload({"model": file, "description": description})
 
+    def save(self, path: str, target: Path, *, query: Mapping[str, object] | None = None, accept: str = "*/*") -> None:
+        """Write what a path gives into a file, whole or not at all.
+
+        Raises:
+            RequestInvalid: the file cannot be written.
+            StorageFull: the disk took no more.
+        """
+        try:
+            with atomic.replacing(target) as file:
+                file.writelines(self.stream(path, query, accept=accept))
+        except OSError as err:
+            raise RequestInvalid(f"cannot write {target}: {err.strerror}") from err
+
     def download_bundle(self, task: str, version: str, target: Path) -> None:
-        """Fetch a bundle file."""
-        path = f"/api/v1/models/{quote(task)}/{quote(version)}/bundle"
-        with self._open("GET", path) as answer, atomic.replacing(target) as file:
-            while chunk := answer.read(_CHUNK):
-                file.write(chunk)
+        """Fetch a bundle file; raises like `save`."""
+        self.save(f"/api/v1/models/{quote(task)}/{quote(version)}/bundle", target)
 
     def _upload(self, files: Mapping[str, Path]) -> dict[str, Any]:
         boundary = secrets.token_hex(16)
@@ -132,6 +158,16 @@ class Client:
         except ValueError as err:
             raise RequestInvalid(f"{self.url!r} is no address: give one like http://127.0.0.1:8080") from err
         return answer
+
+
+def _with(path: str, query: Mapping[str, object] | None) -> str:
+    """The path with a query; what is None is left out, and yes and no are written as JSON has them."""
+    given = {
+        name: str(value).lower() if isinstance(value, bool) else value
+        for name, value in (query or {}).items()
+        if value is not None
+    }
+    return path + (f"?{urlencode(given)}" if given else "")
 
 
 def _multipart(files: Mapping[str, Path], heads: Mapping[str, bytes], tail: bytes) -> Iterator[bytes]:

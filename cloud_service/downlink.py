@@ -49,9 +49,21 @@ class Downlink:
         topic = Topic(self._site, device, channel)
         await self._connection.publish(str(topic), messages.encode(message), qos=1, retain=retain)
 
+    async def tell(self, device: str, channel: Channel, message: Message) -> None:
+        """Publish at QoS 1 without waiting for the broker's word, but for room where too many words are owed.
+
+        Raises:
+            ConnectionLost: there is no connection, or it broke.
+        """
+        if self._connection is None:
+            raise ConnectionLost("no connection to the broker")
+        topic, payload = str(Topic(self._site, device, channel)), messages.encode(message)
+        if not self._connection.post(topic, payload):
+            await self._connection.publish(topic, payload, qos=1)
+
 
 class Receipts:
-    """Collects what devices may let go of and sends it in batches."""
+    """Collects what devices may let go of and sends it in batches: one frame a device, as long as it fits."""
 
     def __init__(self, downlink: Downlink) -> None:
         self._downlink = downlink
@@ -74,7 +86,7 @@ class Receipts:
         for device in accepted.keys() | refused.keys():
             for receipt in _receipts(accepted[device], refused[device]):
                 try:
-                    await self._downlink.send(device, Channel.RECEIPT, receipt)
+                    await self._downlink.tell(device, Channel.RECEIPT, receipt)
                 except ConnectionLost as err:
                     log.debug("receipt for %s not sent: %s", device, err)
                     return

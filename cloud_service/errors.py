@@ -7,6 +7,7 @@ EdgeloopError
 │   └── BodyTooLarge   a request's body is over the limit
 ├── StoreError         the database or the blob store failed, other than by being full
 ├── TeacherError       the teacher cannot be loaded, or failed on a sample
+│   └── Expired        nobody waits for its answer any more, so the teacher was not asked
 └── ModelError         an ONNX file or its description cannot become a bundle
 """
 
@@ -42,6 +43,10 @@ class StoreError(EdgeloopError):
 class TeacherError(EdgeloopError):
     exit_code = 65
     http_status = 500
+
+
+class Expired(TeacherError):
+    pass
 
 
 class ModelError(EdgeloopError):

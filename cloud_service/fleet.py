@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud_service.errors import NotFound, StoreError
 from cloud_service.notices import Outage
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 # Rows are written at most this often; in between only the newest observation of a device counts.
 _FLUSH_S = 0.3
+# A device that only sends samples is noted again so much later: a row a sample would cost more than the sample.
+_SEEN_AGAIN = timedelta(seconds=5)
 
 
 @dataclass(slots=True)
@@ -31,18 +34,25 @@ class _Seen:
 
 
 class Fleet:
-    """Keeps the newest observation of each device and stores it soon after."""
+    """Keeps the newest observation of each device and stores it soon after.
+
+    Every replica reads every state and so writes the same rows; the order in which they do changes nothing.
+    """
 
     def __init__(self, database: Database, *, now: Callable[[], datetime] = utc_now) -> None:
         self._database = database
         self._now = now
         self._seen: dict[str, _Seen] = {}
+        self._noted: dict[str, datetime] = {}
         self._online: dict[str, bool] = {}
         self._news = asyncio.Event()
         self._outage = Outage(log, "devices' states are stored again")
 
     def saw(self, device: str, observed: DeviceState | Telemetry | None = None) -> None:
         """Note that a device sent something, and what it said of itself."""
+        now = self._now()
+        if observed is None and device in self._noted and now - self._noted[device] < _SEEN_AGAIN:
+            return
         seen = self._seen.setdefault(device, _Seen())
         match observed:
             case DeviceState():
@@ -54,7 +64,7 @@ class Fleet:
                 seen.telemetry = observed
         # A last will is the broker's word, not the device's.
         if not (isinstance(observed, DeviceState) and not observed.online):
-            seen.at = self._now()
+            seen.at = self._noted[device] = now
         self._news.set()
 
     async def run(self) -> None:
@@ -107,20 +117,26 @@ class Fleet:
         return [device.name for device in await self.devices() if task in device.tasks]
 
     async def _store(self, seen: dict[str, _Seen]) -> None:
+        now = self._now()
         async with self._database.writing() as session:
-            found = await session.scalars(select(Device).where(Device.name.in_(seen)))
-            rows = {row.name: row for row in found}
+            rows = await _rows(session, seen)
+            new = [name for name in seen if name not in rows]
+            if new:
+                row = {"online": False, "agent_version": "", "tasks": {}, "first_seen": now, "last_seen": now}
+                # Another replica may insert the same device at this moment.
+                await self._database.insert_new(session, Device, [{"name": name, **row} for name in new])
+                rows |= await _rows(session, new)
             for name, observed in seen.items():
-                row = rows.get(name)
-                if row is None:
-                    now = self._now()
-                    row = Device(name=name, online=False, agent_version="", tasks={}, first_seen=now, last_seen=now)
-                    session.add(row)
-                _update(row, observed)
+                _update(rows[name], observed)
+
+
+async def _rows(session: AsyncSession, names: Collection[str]) -> dict[str, Device]:
+    return {row.name: row for row in await session.scalars(select(Device).where(Device.name.in_(names)))}
 
 
 def _update(row: Device, seen: _Seen) -> None:
-    row.last_seen = seen.at or row.last_seen
+    if seen.at is not None:
+        row.last_seen = max(row.last_seen, seen.at)
     if seen.state is not None:
         row.online = seen.state.online
         if seen.state.online:

@@ -29,23 +29,39 @@ class Outage:
 
 
 class Recurring:
-    """Counts faults by key; at most one line a key and period, which says how many it stands for."""
+    """Counts faults by kind and logs the first of each; while they go on, one line a period says what else there was.
+
+    `note` and `summarise` keep no clock running: whoever owns this calls `summarise` now and then.
+    """
 
     def __init__(self, log: logging.Logger, *, clock: Callable[[], float], period_s: float = 60.0) -> None:
         self._log = log
         self._clock = clock
         self._period_s = period_s
-        self._said: dict[str, float] = {}
+        self._last: dict[str, float] = {}
         self._unsaid: Counter[str] = Counter()
+        self._unsaid_since = 0.0
+        self._latest: object = ""
         self.counts: Counter[str] = Counter()
 
-    def note(self, key: str, message: object) -> None:
-        """Count one; log it unless the same key was logged within the period. Keys come from a small, fixed set."""
+    def note(self, kind: str, message: object) -> None:
+        """Count one; log it if there was none of its kind for a period. Kinds come from a small, fixed set."""
         now = self._clock()
-        self.counts[key] += 1
-        if now - self._said.get(key, float("-inf")) < self._period_s:
-            self._unsaid[key] += 1
+        self.counts[kind] += 1
+        quiet_s = now - self._last.get(kind, float("-inf"))
+        self._last[kind] = now
+        if quiet_s >= self._period_s:
+            self._log.warning("%s", message)
             return
-        self._said[key] = now
-        others = self._unsaid.pop(key, 0)
-        self._log.warning("%s%s", message, f" (and {others} more of the kind since)" if others else "")
+        if not self._unsaid:
+            self._unsaid_since = now
+        self._unsaid[kind] += 1
+        self._latest = message
+
+    def summarise(self) -> None:
+        """Log what was not said, when a period has passed since the first of it."""
+        if not self._unsaid or self._clock() - self._unsaid_since < self._period_s:
+            return
+        more = ", ".join(f"{kind} {count:,}" for kind, count in sorted(self._unsaid.items()))
+        self._unsaid.clear()
+        self._log.warning("in the last %g s also: %s; the latest: %s", self._period_s, more, self._latest)

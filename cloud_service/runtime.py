@@ -15,21 +15,31 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime as ort
 
 
-def load_session(model: Path | bytes) -> ort.InferenceSession:
-    """A session over an ONNX file or its bytes, on the CPU, all graph optimisations on, one thread.
+def load_session(
+    model: Path | bytes, *, threads: int = 1, provider: str = "CPUExecutionProvider"
+) -> ort.InferenceSession:
+    """A session over an ONNX file or its bytes, all graph optimisations on; by default on the CPU in one thread.
 
     QDQ models run on integer kernels only under `ORT_ENABLE_ALL`. Whoever opens a file of unknown origin wraps what
     onnxruntime raises.
     """
     source = model if isinstance(model, bytes) else str(model)
-    return ort.InferenceSession(source, session_options(), providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(source, session_options(threads), providers=[provider])
 
 
-def session_options() -> ort.SessionOptions:
-    """Options of every session here: all optimisations, one thread, errors only in the log."""
+def providers() -> list[str]:
+    """What this onnxruntime can run on here, by its own names."""
+    found: list[str] = ort.get_available_providers()
+    return found
+
+
+def session_options(threads: int = 1) -> ort.SessionOptions:
+    """Options of every session here: all optimisations, threads that do not spin, errors only in the log."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
+    # A thread that spins while it waits for the next run takes its core from the event loop.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     return options

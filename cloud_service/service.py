@@ -16,7 +16,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
 from random import Random
 
@@ -24,15 +24,21 @@ from cloud_service.api.app import serve_http
 from cloud_service.api.resources import Health
 from cloud_service.api.routing import Domain
 from cloud_service.downlink import Downlink
+from cloud_service.estimates.estimator import Estimator
+from cloud_service.estimates.incidents import Incidents
+from cloud_service.estimates.rows import Rows
 from cloud_service.fleet import Fleet
 from cloud_service.ingest import Ingest, Parts
+from cloud_service.instances import own_name
+from cloud_service.leader import Leader
 from cloud_service.registry.bundles import Registry
 from cloud_service.rollouts.driver import Rollouts
 from cloud_service.settings import CloudSettings
 from cloud_service.storage.blobs import ObjectBlobs
-from cloud_service.storage.database import open_database
+from cloud_service.storage.database import Database, open_database
 from cloud_service.storage.samples import SampleStore
-from cloud_service.teacher.worker import Teacher, load_model
+from cloud_service.teacher.loading import load_model
+from cloud_service.teacher.worker import Teacher
 from cloud_service.training.job_table import JobTable
 from cloud_service.training.jobs import JobParts, Jobs
 from shared import __version__, mqtt
@@ -50,7 +56,8 @@ async def serve(settings: CloudSettings) -> None:
     stop = _stop_signal()
     terms = {name: task.terms for name, task in settings.tasks.items()}
     teachers = await _load_teachers(settings)
-    async with open_database(settings.database_url) as database:
+    async with open_database(settings.database_url) as database, AsyncExitStack() as stack:
+        instance = stack.enter_context(own_name(settings.data_dir, settings.ingest.instance))
         downlink = Downlink(settings.site)
         samples = SampleStore(database, ObjectBlobs(settings.blobs_url))
         fleet = Fleet(database)
@@ -58,21 +65,26 @@ async def serve(settings: CloudSettings) -> None:
         rollouts = Rollouts(database, downlink, public_url=settings.http.base_url)
         training = JobParts(JobTable(database), samples, registry, rollouts, fleet)
         jobs = Jobs(training, tasks=settings.tasks, folder=settings.data_dir / "jobs")
-        ingest = Ingest(Parts(terms, teachers, samples, fleet, rollouts, downlink), settings.ingest, site=settings.site)
-        health = _health(settings, ingest, downlink, teachers)
-        domain = Domain(settings.http, settings.tasks, health, fleet, registry, rollouts, samples, jobs)
-
         connect = mqtt.connector(settings.broker)
+        top_k = {name: task.verdict_top_k for name, task in settings.tasks.items()}
+        parts_of_ingest = Parts(terms, teachers, samples, fleet, rollouts, downlink, top_k)
+        ingest = Ingest(parts_of_ingest, settings.ingest, connect=connect, site=settings.site, instance=instance)
+        leader = Leader(database, settings.database_url)
+        health = _health(settings, ingest, downlink, teachers)
+        estimator = _estimator(settings, database, fleet)
+        domain = Domain(settings.http, settings.tasks, health, fleet, registry, rollouts, samples, jobs, estimator)
+
         async with serve_http(domain) as address, asyncio.TaskGroup() as group:
-            connected = mqtt.keep_connected(
+            parts = {f"teacher-{name}": teacher.run() for name, teacher in teachers.items()}
+            parts |= {"ingest": ingest.run(), "fleet": fleet.run(), "estimates": estimator.run()}
+            parts |= {"leader": leader.run({"jobs": jobs.run, "orphans": ingest.orphans.run})}
+            parts["mqtt"] = mqtt.keep_connected(
                 connect,
                 ingest.identity,
                 ingest.session,
                 settings=settings.broker,
                 rng=Random(),  # noqa: S311  # spreads reconnects
             )
-            parts = {f"teacher-{name}": teacher.run() for name, teacher in teachers.items()}
-            parts |= {"ingest": ingest.run(), "fleet": fleet.run(), "jobs": jobs.run(), "mqtt": connected}
             tasks = [group.create_task(part, name=name) for name, part in parts.items()]
             log.info("edgeloop %s serves site %s on %s", __version__, settings.site, address)
             await stop.wait()
@@ -95,9 +107,14 @@ def _stop_signal() -> asyncio.Event:
 async def _load_teachers(settings: CloudSettings) -> dict[str, Teacher]:
     teachers = {}
     for name, task in settings.tasks.items():
-        model = await load_model(task.teacher, task=name, terms=task.terms)
-        teachers[name] = Teacher(model, task=name, max_waiting=settings.ingest.max_under_way)
+        model = await load_model(task, folder=settings.data_dir / "teachers")
+        teachers[name] = Teacher(model, task=name, max_waiting=2 * settings.ingest.max_under_way)
     return teachers
+
+
+def _estimator(settings: CloudSettings, database: Database, fleet: Fleet) -> Estimator:
+    goals = {name: task.training.agreement_goal for name, task in settings.tasks.items()}
+    return Estimator(Rows(database), fleet, Incidents(database), agreement_goals=goals, settings=settings.estimates)
 
 
 def _health(
@@ -115,6 +132,7 @@ def _health(
             teachers={name: teacher.version for name, teacher in teachers.items()},
             counts=asdict(ingest.counts),
             faults=dict(ingest.faults),
+            waiting={"storage": ingest.waiting} | {f"teacher-{name}": t.waiting for name, t in teachers.items()},
         )
 
     return health

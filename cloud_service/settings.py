@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import SettingsConfigDict
 
 from cloud_service.admission import Terms
+from cloud_service.estimates.settings import EstimatesSettings
+from cloud_service.storage.settings import DatabaseSettings, RetentionSettings
 from cloud_service.tasks.task import TaskDefinition
 from shared.codec import MAX_FRAME_BYTES
 from shared.messages import Name
@@ -28,7 +29,8 @@ class HttpSettings(Section):
     Attributes:
         host, port: where it listens; port 0: any free one, named in the log.
         public_url: the address under which devices fetch bundles; empty: http://host:port, where that is one.
-        max_body_bytes: of a request that is not a model.
+        max_body_bytes: of a request that is neither a model nor labels.
+        max_import_bytes: of labels that come back.
         max_model_bytes: of an uploaded bundle or ONNX file.
     """
 
@@ -36,6 +38,7 @@ class HttpSettings(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     public_url: str = ""
     max_body_bytes: Limit = 1024**2
+    max_import_bytes: Limit = 16 * 1024**2
     max_model_bytes: Limit = 512 * 1024**2
 
     @model_validator(mode="after")
@@ -52,11 +55,12 @@ class HttpSettings(Section):
         return self.public_url or f"http://{self.host}:{self.port}"
 
 
-class UrlSettings(Section):
-    """Where something is kept.
+class BlobsSettings(Section):
+    """Where samples' payloads are kept.
 
     Attributes:
-        url: of the database (SQLAlchemy's form) or the blobs (`file://`, `s3://`, …); empty: below `data_dir`.
+        url: `file://…`, `s3://…`, `gs://…` or `az://…`; empty: below `data_dir`. Credentials, region and endpoint come
+            from the environment (docs/storage.md).
     """
 
     url: str = ""
@@ -66,22 +70,28 @@ class IngestSettings(Section):
     """Limits of what comes in over MQTT.
 
     Attributes:
-        instance: names this replica; its broker session is found again under it.
-        max_frame_bytes: a larger frame is refused unseen.
-        session_expiry_s: how long the broker queues for a replica that is away.
-        max_queued: frames that wait in memory; more are discarded, and the devices send them again.
-        max_under_way: samples between their arrival and their verdict.
+        instance: names this replica; its sessions at the broker are found again under it. Left out: a name of its own
+            that is kept in `data_dir`, so that replicas need no settings for it.
+        max_frame_bytes: a larger frame is refused undecoded.
+        session_expiry_s: how long the broker queues for a replica that is away. Meanwhile that one's share of the
+            samples waits for it, if the broker is Mosquitto, so a replica that is gone for good delays them so long.
+        max_held: samples in memory that are not stored yet (MQTT's receive maximum); the broker keeps the rest.
+        max_held_bytes: of these samples, and once more of those that are stored and wait for their verdict.
+        max_under_way: samples between their storage and their verdict; what somebody waits for may be as many again.
         batch: samples or verdicts in one commit.
         receipt_after_s: a sample whose verdict takes longer is receipted first.
+        orphan_after_s: a stored sample that has had no verdict for so long is taken over from a replica that ended.
     """
 
-    instance: Name = "main"
-    session_expiry_s: Annotated[int, Field(ge=0)] = 86_400
+    instance: Name | None = None
+    session_expiry_s: Annotated[int, Field(ge=0)] = 300
     max_frame_bytes: Limit = MAX_FRAME_BYTES
-    max_queued: Limit = 4_000
+    max_held: Annotated[int, Field(ge=1, le=65_535)] = 1_000
+    max_held_bytes: Limit = 64 * 1024**2
     max_under_way: Limit = 256
     batch: Limit = 64
     receipt_after_s: Annotated[float, Field(ge=0)] = 1.0
+    orphan_after_s: Annotated[float, Field(ge=0)] = 60.0
 
 
 class RolloutMode(StrEnum):
@@ -97,9 +107,13 @@ class ServedTask(TaskDefinition):
     Attributes:
         rollout: `auto`: a candidate that passed its gate goes to every device that runs the task; `manual`: somebody
             deploys it.
+        verdict_top_k: a verdict names so many of the most probable labels; 0: all.
+        retention: what is kept of its samples.
     """
 
     rollout: RolloutMode = RolloutMode.MANUAL
+    verdict_top_k: Annotated[int, Field(ge=0)] = 0
+    retention: RetentionSettings = RetentionSettings()
 
     @property
     def terms(self) -> Terms:
@@ -108,7 +122,7 @@ class ServedTask(TaskDefinition):
     @property
     def definition(self) -> TaskDefinition:
         """Without what only the service needs, as a training run takes it."""
-        return TaskDefinition.model_validate(self.model_dump(exclude={"rollout"}))
+        return TaskDefinition.model_validate(self.model_dump(exclude={"rollout", "verdict_top_k", "retention"}))
 
 
 class CloudSettings(Settings):
@@ -120,16 +134,17 @@ class CloudSettings(Settings):
         drain_s: how long the service answers what is under way after SIGTERM.
     """
 
-    model_config = SettingsConfigDict(env_prefix="EDGELOOP__", frozen=True, extra="forbid", env_nested_delimiter="__")
+    env_prefix: ClassVar[str] = "EDGELOOP__"
 
     site: Name = "default"
     data_dir: Path = Path("edgeloop-data")
     drain_s: Annotated[float, Field(ge=0)] = 5.0
     broker: BrokerSettings = BrokerSettings()
     http: HttpSettings = HttpSettings()
-    database: UrlSettings = UrlSettings()
-    blobs: UrlSettings = UrlSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    blobs: BlobsSettings = BlobsSettings()
     ingest: IngestSettings = IngestSettings()
+    estimates: EstimatesSettings = EstimatesSettings()
     tasks: dict[Name, ServedTask] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -161,7 +176,12 @@ class CloudSettings(Settings):
         folder = path.absolute().parent
         settings = cls.load(path, overrides=overrides, environ=environ)
         tasks = {
-            name: task.model_copy(update={"teacher": folder / task.teacher, "base_data": folder / task.base_data})
+            name: task.model_copy(
+                update={
+                    "teacher": tuple(teacher.below(folder) for teacher in task.teacher),
+                    "base_data": folder / task.base_data,
+                }
+            )
             for name, task in settings.tasks.items()
         }
         broker = settings.broker.relative_to(folder)

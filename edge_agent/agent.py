@@ -50,6 +50,7 @@ from edge_agent.updates.selftest import self_tester
 from edge_agent.updates.updater import Surroundings
 from edge_agent.uplink.correlation import Correlation
 from edge_agent.uplink.outbox import Outbox
+from edge_agent.uplink.pending import Pending
 from edge_agent.uplink.uplink import Address, Uplink
 from shared.codec import Array
 from shared.manifest import Manifest
@@ -130,12 +131,14 @@ class EdgeAgent:
             broker=settings.broker,
             telemetry=self._device.telemetry,
             telemetry_interval_s=settings.telemetry.interval_s,
+            book=self._ledger.book_outcomes,
             rng=rng,
             connect=connector if connect is None else lambda _: connect,
         )
         self._sinks = open_sinks(settings.outcomes, on_outcome, on_correction, surroundings)
         parts.callback(self._sinks.close)
         outbox, correlation = Outbox(state_dir / "outbox"), Correlation()
+        parts.callback(Pending(state_dir / "pending", correlation).save)
         self._uplink = Uplink(
             Address(settings.site, settings.device),
             connect=connect or connector(settings.broker),
@@ -145,6 +148,7 @@ class EdgeAgent:
             ledger=self._ledger,
             correlation=correlation,
             listener=self._device,
+            settings=settings.uplink,
             telemetry_interval_s=settings.telemetry.interval_s,
             send_deferred=self._device.sends_deferred,
             rng=rng,
@@ -179,6 +183,7 @@ class EdgeAgent:
             self._tasks.values(),
             look=lambda: sensors.read(link_up=self._uplink.connected, round_trip_s=self._uplink.round_trip_s),
             unavailable=frozenset() if any(task.small_bundle for task in settings.tasks.values()) else _NO_SMALL_MODEL,
+            changed=self._uplink.wake,  # what was put off goes up as soon as it may
         )
         self._device.complete(self._tasks, sensors=self._monitor, want=self._updates.want)
         quiet = QuietMoment(

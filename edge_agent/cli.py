@@ -35,6 +35,7 @@ def run(config: Config, override: Overrides = []) -> None:  # noqa: B006  # type
     import faulthandler
 
     from edge_agent.agent import EdgeAgent
+    from edge_agent.footprint import kept_small
     from edge_agent.host.notify import Notifier
     from edge_agent.host.service import Service
     from edge_agent.settings import AgentSettings
@@ -44,7 +45,7 @@ def run(config: Config, override: Overrides = []) -> None:  # noqa: B006  # type
     service = Service(
         lambda: AgentSettings.read(config, overrides=override), EdgeAgent.open, notifier=Notifier.from_environment()
     )
-    with service.signals():
+    with kept_small(), service.signals():
         service.run()
 
 

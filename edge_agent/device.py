@@ -48,7 +48,6 @@ class Device:
     def __init__(self, spool: Spool, ledger: Ledger, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._spool, self._ledger, self._clock = spool, ledger, clock
         self._began_s = clock()
-        self._telemetry_seq = 0
         self._unknown: set[str] = set()
         self._tasks: Mapping[str, RunsModels] = {}
 
@@ -100,11 +99,10 @@ class Device:
         tasks = {name: task.state() for name, task in self._tasks.items()}
         return DeviceState(online=True, agent_version=__version__, tasks=tasks)
 
-    def telemetry(self) -> Telemetry:
-        """Counts, bytes and what waits."""
-        self._telemetry_seq += 1
+    def telemetry(self, *, seq: int = 0) -> Telemetry:
+        """Counts, bytes and what waits; `seq` numbers what the cloud is sent, and nothing else."""
         return Telemetry(
-            seq=self._telemetry_seq,
+            seq=seq,
             uptime_s=self._clock() - self._began_s,
             tasks=self._ledger.counts(),
             ledger=self._ledger.bytes(),

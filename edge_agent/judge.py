@@ -64,6 +64,7 @@ class Judge:
             threshold=manifest.threshold,
             score=manifest.score,
             spread=manifest.spread,
+            version=manifest.version,
         )
         self._sent = RecentlySent(settings.duplicates) if settings.duplicates.distance else None
         steadiness = settings.steadiness
@@ -113,7 +114,8 @@ class Judge:
     def judged(self, header: SampleHeader, *, agreed: bool) -> None:
         """The verdict on a sample that went up with this header."""
         with self._lock:
-            self._budget.judged(header.hardness, agreed=agreed, audited=header.reason is Reason.AUDIT)
+            audited, version = header.reason is Reason.AUDIT, header.bundle_version
+            self._budget.judged(header.hardness, agreed=agreed, audited=audited, version=version)
 
     def under(self, circumstances: Circumstances) -> None:
         """The device has it harder or easier from now on."""
@@ -122,7 +124,7 @@ class Judge:
     def met(self, manifest: Manifest) -> None:
         """Another model answers from now on."""
         with self._lock:
-            self._budget.retargeted(manifest.threshold, manifest.spread, score=manifest.score)
+            self._budget.retargeted(manifest.threshold, manifest.spread, score=manifest.score, version=manifest.version)
             if self._sent is not None:
                 self._sent.forget()  # another model's embeddings mean something else
 

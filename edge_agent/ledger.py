@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 
@@ -24,6 +26,14 @@ class Purpose(StrEnum):
     VERDICTS = "verdicts"
     UPDATES = "updates"
     TELEMETRY = "telemetry"
+    OUTCOMES = "outcomes"
+
+
+class Contact(StrEnum):
+    """What a person asks of a device's link: when was it last so?"""
+
+    CONNECTED = "connected"
+    DELIVERED = "delivered"
 
 
 # The cap is granted to the wire in so many parts, each saved before it is used: a crash costs one, and overspends none.
@@ -33,13 +43,16 @@ _GRANTS = 64
 class Ledger:
     """Thread-safe counters; `save` writes them to `file` when they changed."""
 
-    def __init__(self, file: Path, *, max_bytes_per_day: int | None = None) -> None:
-        self._file = file
+    def __init__(
+        self, file: Path, *, max_bytes_per_day: int | None = None, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._file, self._wall = file, wall
         self._cap = max_bytes_per_day
         self._day = Day()
         self._lock, self._saving = threading.Lock(), threading.Lock()
         self._bytes: Counter[str] = Counter()
         self._counts: dict[str, Counter[str]] = {}
+        self._contacts: dict[str, float] = {}
         self._saved = ""
         self._failing = False
         self._starts = 0
@@ -57,11 +70,21 @@ class Ledger:
         """Whether a day has a cap; without one `spend` always agrees and never touches the disk."""
         return self._cap is not None
 
-    def add_bytes(self, purpose: Purpose, count: int) -> None:
-        """Book `count` payload bytes."""
+    def add_bytes(self, purpose: Purpose, count: int, *, in_day: bool = True) -> None:
+        """Book `count` payload bytes; `in_day`: the day's cap counts them."""
         with self._lock:
             self._bytes[purpose.value] += count
-            self._day.add(count)
+            if in_day:
+                self._day.add(count)
+
+    def book_outcomes(self, count: int, in_day: bool) -> None:  # noqa: FBT001  # see `sinks.context`
+        """Book the bytes of what others than the cloud are told."""
+        self.add_bytes(Purpose.OUTCOMES, count, in_day=in_day)
+
+    def reached(self, contact: Contact) -> None:
+        """It has just happened."""
+        with self._lock:
+            self._contacts[contact.value] = round(self._wall(), 3)
 
     def spend(self, purpose: Purpose, count: int) -> bool:
         """Book `count` bytes that are about to go up; False: the day has no room for them, and nothing is booked.
@@ -82,6 +105,10 @@ class Ledger:
         if beyond:
             self.save()
         return True
+
+    def fits_a_day(self, count: int) -> bool:
+        """Whether an empty day has room for `count` bytes."""
+        return self._cap is None or count <= self._cap
 
     def has_room(self, count: int) -> bool:
         """Whether the running day has room for `count` more bytes."""
@@ -129,6 +156,7 @@ class Ledger:
                 "bytes": dict(self._bytes),
                 "tasks": {task: dict(c) for task, c in self._counts.items()},
                 "day": self._day.as_dict(),
+                "contacts": dict(self._contacts),
             }
         text = json.dumps({**value, "day": self._day.granted}, sort_keys=True)
         if text == self._saved:
@@ -157,10 +185,11 @@ class Ledger:
                 TaskCounts.model_validate(counts)
             self._starts = int(value["starts"])
             self._day = Day(value.get("day"))
+            contacts = {name: float(at_s) for name, at_s in value.get("contacts", {}).items()}
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, AttributeError, TypeError) as err:
             log.warning("the saved counts in %s cannot be read (%s): counting starts at zero", self._file, err)
             return
-        self._bytes = Counter(value["bytes"])
+        self._bytes, self._contacts = Counter(value["bytes"]), contacts
         self._counts = {task: Counter(counts) for task, counts in value["tasks"].items()}

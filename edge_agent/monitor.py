@@ -42,6 +42,7 @@ class Monitor:
     Args:
         look: reads all sensors once; about 0.2 ms.
         unavailable: measures that no task can take.
+        changed: told after other measures are taken than before; must not block.
     """
 
     def __init__(
@@ -51,9 +52,11 @@ class Monitor:
         *,
         look: Callable[[], Readings],
         unavailable: frozenset[Measure] = frozenset(),
+        changed: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._tasks, self._look, self._clock = settings, tuple(tasks), look, clock
+        self._changed = changed
         self._pressure = Pressure(settings, unavailable=unavailable)
         self._readings: Readings | None = None
         self._small = False
@@ -75,6 +78,7 @@ class Monitor:
         circumstances = policy.under(measures, audits_factor=self._settings.audits_factor)
         for task in self._tasks:
             task.under(circumstances)
+        self._changed()
         return (Measure.SMALLER_MODEL in measures) is not self._small
 
     @property

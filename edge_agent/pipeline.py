@@ -7,6 +7,7 @@ the disk's flush.
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from time import perf_counter_ns
 from uuid import UUID
@@ -27,6 +28,7 @@ from shared.manifest import Manifest
 from shared.messages import Action, Reason, SampleHeader, Verdict
 
 _SEQ_BITS = 32
+_MAX_TOLD = 10_000
 _COUNTED_AS = {
     Action.KEEP: "kept",
     Action.OFFLOAD: "offloaded",
@@ -75,6 +77,8 @@ class Pipeline:
         self._judge, self._departure = judge, departure
         self._spool, self._ledger, self._correlation, self._sink = spool, ledger, correlation, sink
         self._lock, self._changing = threading.Lock(), threading.Lock()
+        # Whose verdicts were told while the disk did not let go of them: they come again, and are not told again.
+        self._told: OrderedDict[UUID, None] = OrderedDict()
         # Unique and rising over restarts without a clock: the count of starts, then the count of samples.
         self._seq = ledger.starts << _SEQ_BITS
 
@@ -154,9 +158,13 @@ class Pipeline:
         """A verdict came: it answers whoever waits, or becomes a correction. Repeated ones change nothing."""
         asked = self._correlation.deliver(verdict)
         header = asked.header if asked else self._spool.header(verdict.sample_id)
-        self._spool.acknowledge([verdict.sample_id])
-        if header is None:
+        gone = self._spool.acknowledge([verdict.sample_id])
+        if header is None or verdict.sample_id in self._told:
             return
+        if not gone:
+            self._told[verdict.sample_id] = None
+            while len(self._told) > _MAX_TOLD:
+                self._told.popitem(last=False)
         agreed = verdict.prediction == header.prediction
         self._ledger.count(self.name, "verdicts", *(["agreed"] if agreed else []))
         self._judge.judged(header, agreed=agreed)

@@ -168,6 +168,7 @@ class _Said:
         if not self._waited:
             log.info("task %s: %s: the agent is slower; samples wait, counted", self._task, self._source)
         self._waited += count
+        self._count(*["waited"] * count)
 
     def end(self) -> None:
         if self._overrun or self._waited:

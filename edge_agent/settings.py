@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
-from pydantic_settings import SettingsConfigDict
 
 from edge_agent.deciding.policy import OffloadMode
 from edge_agent.deciding.settings import BudgetSettings, DuplicateSettings, PressureSettings, SteadinessSettings
@@ -16,6 +15,7 @@ from edge_agent.server.settings import ServerSettings
 from edge_agent.sinks.settings import OutcomeSettings
 from edge_agent.sources.settings import SourceSettings
 from edge_agent.spool.settings import SpoolSettings
+from edge_agent.uplink.settings import UplinkSettings
 from shared.messages import Name
 from shared.mqtt import BrokerSettings
 from shared.settings import Section, Settings, relative_to
@@ -92,7 +92,7 @@ class AgentSettings(Settings):
         state_dir: the folder for models, spool and counts; the agent owns it.
     """
 
-    model_config = SettingsConfigDict(env_prefix="EDGE_AGENT__")
+    env_prefix: ClassVar[str] = "EDGE_AGENT__"
 
     site: Name
     device: Name
@@ -100,6 +100,7 @@ class AgentSettings(Settings):
     broker: BrokerSettings = BrokerSettings()
     tasks: Annotated[dict[Name, TaskSettings], Field(min_length=1)]
     spool: SpoolSettings = SpoolSettings()
+    uplink: UplinkSettings = UplinkSettings()
     outcomes: OutcomeSettings = OutcomeSettings()
     pressure: PressureSettings = PressureSettings()
     ledger: LedgerSettings = LedgerSettings()

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_agent.day import Day
+from edge_agent.ledger import Contact
 from edge_agent.settings import AgentSettings
+from edge_agent.spool import shifts
 from edge_agent.updates.slots import Slots
 
 
@@ -35,6 +37,7 @@ def read_status(
         "tasks": {name: _task(settings.state_dir / "tasks" / name) for name in settings.tasks},
         "spool": _spool(settings.state_dir / "spool" / "spool.db", wall()),
         "bytes": _bytes(saved, settings.ledger.max_bytes_per_day, wall),
+        "contacts": _contacts(saved, wall()),
         "counts": saved,
     }
 
@@ -72,9 +75,8 @@ def _spool(file: Path, now: float) -> dict[str, int | float | str | None]:
         return {"items": 0, "bytes": 0, "oldest_age_s": None}
     try:
         with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as database:
-            items, size, oldest = database.execute(
-                "SELECT COUNT(*), IFNULL(SUM(length), 0), MIN(created_s) FROM items"
-            ).fetchone()
+            items, size = database.execute("SELECT COUNT(*), IFNULL(SUM(length), 0) FROM items").fetchone()
+            oldest = shifts.oldest_s(database)
     except sqlite3.Error as err:
         return {"error": f"{file} cannot be read: {err}"}
     return {"items": items, "bytes": size, "oldest_age_s": None if oldest is None else max(0.0, now - oldest)}
@@ -86,6 +88,16 @@ def _saved(file: Path) -> Any:
         return json.loads(file.read_bytes())
     except (OSError, ValueError):
         return {}
+
+
+def _contacts(saved: Any, now: float) -> dict[str, float | None]:
+    """Seconds since each, by the device's clock; None: never."""
+    found = saved.get("contacts") if isinstance(saved, dict) else None
+    times = found if isinstance(found, dict) else {}
+    return {
+        f"{contact.value}_s_ago": max(0.0, now - at_s) if isinstance(at_s := times.get(contact.value), float) else None
+        for contact in Contact
+    }
 
 
 def _bytes(saved: Any, cap: int | None, wall: Callable[[], float]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import io
 import math
 from functools import lru_cache
 from typing import Any
+from uuid import UUID
 
 import cbor2
 import numpy as np
@@ -99,6 +100,9 @@ def decode(frame: bytes, /, *, max_bytes: int = MAX_FRAME_BYTES) -> Any:
 def _encode_array(encoder: cbor2.CBOREncoder, value: object) -> None:
     if isinstance(value, np.generic):
         encoder.encode(value.item())
+        return
+    if isinstance(value, UUID):  # a subclass, such as asyncpg's: cbor2 knows the class itself alone
+        encoder.encode(UUID(int=value.int))
         return
     if not isinstance(value, np.ndarray):
         raise TypeError(f"{type(value).__name__} cannot travel in a frame")

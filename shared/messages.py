@@ -164,6 +164,7 @@ class TaskCounts(Message):
         verdicts, agreed: answers that came back, and those that said what the device had said.
         skipped: samples of the sources that were not taken, to do with less power.
         overrun: samples of the sources that were dropped because the agent was slow.
+        waited: samples of the sources that had to wait because the agent was slow.
     """
 
     inferences: Count = 0
@@ -180,15 +181,23 @@ class TaskCounts(Message):
     agreed: Count = 0
     skipped: Count = 0
     overrun: Count = 0
+    waited: Count = 0
 
 
 class LedgerBytes(Message):
-    """Payload bytes by purpose since the agent's first start on this device."""
+    """Payload bytes by purpose since the agent's first start on this device.
+
+    Attributes:
+        samples: each transmission; verdicts: receipts, too; updates: wishes and bundles.
+        telemetry: states and reports, too.
+        outcomes: what the device tells others than the cloud: an MQTT topic, a webhook, Home Assistant.
+    """
 
     samples: Count = 0
     verdicts: Count = 0
     updates: Count = 0
     telemetry: Count = 0
+    outcomes: Count = 0
 
 
 class SpoolState(Message):

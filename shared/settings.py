@@ -1,22 +1,23 @@
 """Settings in three layers, TOML < environment < command line, with errors that name the key and its remedy.
 
 A settings file is a tree of frozen pydantic models: the root derives from `Settings`, each table from `Section`. An
-environment variable is the prefix, then the path with `__` between the parts: `EDGE_AGENT__BROKER__HOST`. A command
-line override is `path.to.key=value`, its value read as TOML where that is possible, else as text.
+environment variable is the prefix, then the path with `__` between the parts, in any case: `EDGE_AGENT__BROKER__HOST`;
+a whole table or a list is written as JSON, anything else as it is. A command line override is `path.to.key=value`, its
+value read as TOML where that is possible, else as text. Why pydantic-settings does none of this: docs/adr/0010.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
-from pydantic_settings import SettingsError as ForeignSettingsError
 
 from shared.errors import SettingsError
 
@@ -27,22 +28,11 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Settings(BaseSettings):
-    """Root of a settings file; `env_prefix` in a subclass's `model_config` names its environment variables."""
+class Settings(Section):
+    """Root of a settings file. Only `load` reads the environment; constructing one reads what it is given."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_nested_delimiter="__")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only `load` reads the environment; constructing a settings object reads what it is given."""
-        return (init_settings,)
+    # With what the names of this root's environment variables begin.
+    env_prefix: ClassVar[str]
 
     @classmethod
     def load(
@@ -111,19 +101,36 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _from_environment(cls: type[Settings], environ: Mapping[str, str]) -> dict[str, Any]:
-    prefix = str(cls.model_config.get("env_prefix") or "")
-    ours = {name.lower(): value for name, value in environ.items() if name.lower().startswith(prefix.lower())}
-    for name in ours:
-        keys = name[len(prefix) :].split("__")
+    prefix = cls.env_prefix.lower()
+    ours = {name.lower(): text for name, text in environ.items() if name.lower().startswith(prefix)}
+    values: dict[str, Any] = {}
+    # A table comes before its own keys, which lie over it.
+    for name in sorted(ours, key=lambda name: name.count("__")):
+        keys = name.removeprefix(prefix).split("__")
         if keys[0] not in cls.model_fields:
             hint = _nearest(keys[0], cls.model_fields)
             raise SettingsError(f"environment variable {name.upper()}: unknown key {keys[0]!r}{hint}")
-    source = EnvSettingsSource(cls, env_prefix=prefix, env_nested_delimiter="__")
-    source.env_vars = ours
-    try:
-        return source()
-    except ForeignSettingsError as err:
-        raise SettingsError(f"environment: {err}; a whole table is written as JSON") from err
+        try:
+            value = _environment_value(ours[name], _type_at(cls, keys))
+        except ValueError as err:
+            said = f"environment variable {name.upper()}: {err}; a whole table is written as JSON, a list too"
+            raise SettingsError(said) from err
+        values = _merged(values, _nested(keys, value))
+    return values
+
+
+def _environment_value(text: str, annotation: Any) -> Any:
+    """What a variable says: JSON where a table or a list is meant, else text, of which pydantic makes a number."""
+    if not _is_structured(annotation):
+        return text
+    value = json.loads(text)
+    return value if value is None or isinstance(value, dict | list) else text
+
+
+def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    for key in reversed(keys[1:]):
+        value = {key: value}
+    return {keys[0]: value}
 
 
 def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -132,10 +139,7 @@ def _from_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         path, equals, text = override.partition("=")
         if not equals or not path.strip():
             raise SettingsError(f"override {override!r} is not of the form path.to.key=value")
-        nested: Any = _toml_value(text.strip())
-        for key in reversed(path.strip().split(".")):
-            nested = {key: nested}
-        values = _merged(values, nested)
+        values = _merged(values, _nested(path.strip().split("."), _toml_value(text.strip())))
     return values
 
 
@@ -171,16 +175,56 @@ def _nearest(key: str, known: Mapping[str, object]) -> str:
 
 
 def _model_at(cls: type[BaseModel], where: Sequence[str | int]) -> type[BaseModel] | None:
-    """The model that a path of keys leads to; keys of maps and indices of lists are passed over."""
-    model: type[BaseModel] | None = cls
+    """The model that a path of keys leads to; keys of maps and indices of lists are passed over.
+
+    Where a table may be of several kinds, pydantic's path names the one that was meant, by its tag.
+    """
+    models = [cls]
     for key in where:
-        if model is not None and isinstance(key, str) and key in model.model_fields:
-            model = _model_in(model.model_fields[key].annotation)
-    return model
+        fields = [model.model_fields[key] for model in models if isinstance(key, str) and key in model.model_fields]
+        below = [found for field in fields for found in _models_in(field.annotation)]
+        models = below or [model for model in models if key in _tags(model)] or models
+    return models[0] if models else None
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel):
-        return annotation
-    found = [model for argument in get_args(annotation) if (model := _model_in(argument))]
-    return found[0] if found else None
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if _is_model(annotation):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def _tags(model: type[BaseModel]) -> list[Any]:
+    """The values by which a model is told from others of a union."""
+    literals = (field.annotation for field in model.model_fields.values() if get_origin(field.annotation) is Literal)
+    return [value for literal in literals for value in get_args(literal)]
+
+
+def _is_model(annotation: Any) -> TypeGuard[type[BaseModel]]:
+    return isinstance(annotation, type) and get_origin(annotation) is None and issubclass(annotation, BaseModel)
+
+
+def _type_at(cls: type[BaseModel], keys: Sequence[str]) -> Any:
+    """The type that a path of keys leads to, through models, maps and unions; None: the path is unknown."""
+    annotation: Any = cls
+    for key in keys:
+        annotation = _type_below(annotation, key)
+    return annotation
+
+
+def _type_below(annotation: Any, key: str) -> Any:
+    if _is_model(annotation):
+        field = annotation.model_fields.get(key)
+        return field.annotation if field else None
+    origin = get_origin(annotation)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return get_args(annotation)[1]
+    return next((found for each in get_args(annotation) if (found := _type_below(each, key)) is not None), None)
+
+
+def _is_structured(annotation: Any) -> bool:
+    """Whether a value of this type is, or may be, a table or a list."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType, Annotated):
+        return any(_is_structured(each) for each in get_args(annotation))
+    kind = origin or annotation
+    return isinstance(kind, type) and issubclass(kind, BaseModel | Collection) and not issubclass(kind, str | bytes)

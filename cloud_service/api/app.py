@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from cloud_service.api import devices, jobs, models, openapi, samples
+from cloud_service.api import devices, estimates, exports, jobs, labels, metrics, models, openapi, samples
 from cloud_service.api.middleware import problems
 from cloud_service.api.resources import Health
 from cloud_service.api.routing import DOMAIN, Domain, Route
@@ -35,8 +35,13 @@ ROUTES: list[Route] = [
     Route("GET", "/healthz", healthz, "Whether the service works", Health),
     *devices.ROUTES,
     *models.ROUTES,
+    # Before the samples', whose {sample} would match their names.
+    *exports.ROUTES,
+    *labels.ROUTES,
     *samples.ROUTES,
     *jobs.ROUTES,
+    *estimates.ROUTES,
+    *metrics.ROUTES,
     Route("GET", "/api/v1/openapi.json", document, "This document", None),
 ]
 

@@ -21,7 +21,7 @@ _REMEDIES = {
     404: "look at the path and the names in it; GET /api/v1/openapi.json lists what there is",
     405: "use one of the methods in the Allow header",
     409: "look at what is stored and choose another name or version",
-    413: "send less; the limits are [http] max_body_bytes and max_model_bytes",
+    413: "send less; the limits are [http] max_body_bytes, max_import_bytes and max_model_bytes",
     415: "send the content type that GET /api/v1/openapi.json names",
     416: "ask for a range within the size that Content-Range states",
     422: "correct what the detail names; GET /api/v1/openapi.json describes the request",

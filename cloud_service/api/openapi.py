@@ -16,6 +16,7 @@ from shared import __version__
 
 _SCHEMAS = "#/components/schemas/"
 _ALWAYS = (500, 503)
+_FILE = {"type": "string", "format": "binary"}
 
 
 def document(routes: Sequence[Route]) -> dict[str, Any]:
@@ -23,6 +24,9 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     models: list[type[BaseModel]] = [Problem]
     for route in routes:
         models += [model for model in (route.gives, route.body) if model is not None and model not in models]
+    parts = {
+        name: part for route in routes if route.query for name, part in _query_schema(route.query)["$defs"].items()
+    }
     _, schema = models_json_schema([(m, _mode(m, routes)) for m in models], ref_template=_SCHEMAS + "{model}")
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -31,7 +35,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {"title": "edgeloop management API", "version": __version__},
         "paths": paths,
-        "components": {"schemas": schema["$defs"]},
+        "components": {"schemas": {**parts, **schema["$defs"]}},
     }
 
 
@@ -53,6 +57,8 @@ def _operation(route: Route) -> dict[str, Any]:
         parts = {name: {"type": "string", "format": "binary", "description": d} for name, d in route.form.items()}
         form = {"multipart/form-data": {"schema": {"type": "object", "properties": parts}}}
         operation["requestBody"] = {"required": True, "content": form}
+    if route.takes:
+        operation["requestBody"] = {"required": True, "content": {kind: {"schema": _FILE} for kind in route.takes}}
     return operation
 
 
@@ -64,8 +70,12 @@ def _path_parameters(route: Route) -> list[dict[str, Any]]:
 def _query_parameters(route: Route) -> list[dict[str, Any]]:
     if route.query is None:
         return []
-    properties = route.query.model_json_schema()["properties"]
+    properties = _query_schema(route.query)["properties"]
     return [{"name": name, "in": "query", "required": False, "schema": part} for name, part in properties.items()]
+
+
+def _query_schema(model: type[BaseModel]) -> dict[str, Any]:
+    return {"$defs": {}, **model.model_json_schema(ref_template=_SCHEMAS + "{model}")}
 
 
 def _success(route: Route) -> dict[str, Any]:
@@ -74,8 +84,8 @@ def _success(route: Route) -> dict[str, Any]:
     elif route.path.endswith(".json"):
         return {"description": "OK", "content": {"application/json": {"schema": {"type": "object"}}}}
     else:
-        bytes_ = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-        return {"description": "OK", "content": bytes_}
+        kinds = route.media or ("application/octet-stream",)
+        return {"description": "OK", "content": {kind: {"schema": _FILE} for kind in kinds}}
     return {"description": HTTPStatus(route.status).phrase, "content": content}
 
 

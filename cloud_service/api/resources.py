@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any
-from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
@@ -37,6 +36,7 @@ class Health(Resource):
         status: `degraded` while there is no broker; the API works all the same.
         counts: samples by what became of them.
         faults: frames and samples that devices got wrong, by kind.
+        waiting: samples in memory, by what they wait for.
     """
 
     status: str
@@ -47,6 +47,7 @@ class Health(Resource):
     teachers: dict[str, str]
     counts: dict[str, int]
     faults: dict[str, int]
+    waiting: dict[str, int] = Field(default_factory=dict)
 
 
 class DeviceView(Resource):
@@ -149,73 +150,6 @@ class DeploymentQuery(Resource):
     device: Name | None = None
     version: Version | None = None
     limit: Limit = 1_000
-
-
-class VerdictView(Resource):
-    """The teacher's answer; `label` is an index."""
-
-    label: int
-    probabilities: list[float]
-    teacher: str
-    answered_at: datetime
-
-
-class SampleView(Resource):
-    """A stored sample; `failure` says why the teacher could not answer it."""
-
-    id: UUID
-    device: str
-    task: str
-    seq: int
-    bundle_version: str
-    prediction: int
-    hardness: float
-    reason: str
-    inclusion_probability: float
-    stored_at: datetime
-    verdict: VerdictView | None
-    failure: str | None
-
-
-class SamplePage(Resource):
-    """Samples, newest first; `next` goes into `cursor` for the following page."""
-
-    items: list[SampleView]
-    next: str | None
-
-
-class SampleScope(Resource):
-    """Which samples are meant; `label` is the teacher's."""
-
-    task: Name | None = None
-    device: Name | None = None
-    label: Annotated[int, Field(ge=0, lt=2**31)] | None = None
-    reason: Annotated[str, Field(max_length=32)] | None = None
-
-
-class SampleQuery(SampleScope):
-    """A page of samples."""
-
-    cursor: Annotated[str, Field(pattern=r"^[0-9]{1,18}$")] | None = None
-    limit: Limit = 100
-
-
-class SampleGroup(Resource):
-    """How many samples share these; `label` is null where the teacher has not answered."""
-
-    task: str
-    device: str
-    reason: str
-    label: int | None
-    count: int
-
-
-class SampleSummary(Resource):
-    """Counts of stored samples."""
-
-    total: int
-    answered: int
-    groups: list[SampleGroup]
 
 
 class JobRequest(Resource):

@@ -19,6 +19,7 @@ from cloud_service.demo.data import AUGMENT, LABELS, MAX_MODEL_BYTES, SHAPE, Dem
 from cloud_service.tasks.augment import digits
 from cloud_service.tasks.networks import SmallCnn
 from cloud_service.tasks.task import TaskDefinition, TrainingSettings
+from cloud_service.teacher.settings import TeacherSettings
 from cloud_service.training import pipeline, quantize
 from cloud_service.training.lineage import die_with_parent
 from cloud_service.training.progress import JsonLines, Progress, Step
@@ -92,7 +93,7 @@ def definition(folder: Path, *, training: TrainingSettings) -> TaskDefinition:
         labels=LABELS,
         input_shape=SHAPE,
         input_dtype="uint8",
-        teacher=folder / TEACHER,
+        teacher=(TeacherSettings(model=str(folder / TEACHER)),),
         base_data=folder / BASE,
         augment=AUGMENT,
         training=training.model_copy(update={"gate": gate}),
@@ -119,7 +120,7 @@ def main() -> int:
 def _teach(data: DemoData, task: TaskDefinition, *, seed: int, steps: int, progress: Progress) -> None:
     start = time.perf_counter()
     teacher = _train_teacher(data.source_train, data.field_labelled, seed=seed, steps=steps, progress=progress)
-    quantize.export(teacher, task, task.teacher, outputs=(quantize.LOGITS,))
+    quantize.export(teacher, task, task.teacher[0].files[0], outputs=(quantize.LOGITS,))
     seconds = time.perf_counter() - start
     progress(Step(stage="teacher", done=steps, total=steps, message=f"{seconds:.1f} s"))
 

@@ -73,20 +73,30 @@ class Rollouts:
         return rows
 
     async def publish(self, devices: Sequence[str] | None = None) -> None:
-        """Publish what devices should run, all of them by default; the next connection does it, too."""
-        async with self._publishing:
-            async with self._database.reading() as session:
-                desired = await _desired(session, devices, self._reference)
-            pending = list(desired.items())
-            try:
-                for at in range(0, len(pending), _CONCURRENT):
-                    part = pending[at : at + _CONCURRENT]
-                    await asyncio.gather(*(self._downlink.send(d, Channel.DESIRED, m, retain=True) for d, m in part))
-            except ConnectionLost as err:
-                log.debug("what devices should run is not published yet: %s", err)
+        """Publish what devices should run, all of them by default; the next connection does it, too.
 
-    async def settle(self, device: str, report: Report) -> None:
-        """Store how an update ended; a repeated report changes nothing.
+        Read again until nothing has changed meanwhile: another replica may have published something newer in between,
+        and what is published last is what stays retained.
+        """
+        said: dict[str, Desired] = {}
+        async with self._publishing:
+            while pending := [(d, m) for d, m in (await self._wanted(devices)).items() if said.get(d) != m]:
+                try:
+                    for at in range(0, len(pending), _CONCURRENT):
+                        part = pending[at : at + _CONCURRENT]
+                        sending = (self._downlink.send(d, Channel.DESIRED, m, retain=True) for d, m in part)
+                        await asyncio.gather(*sending)
+                except ConnectionLost as err:
+                    log.debug("what devices should run is not published yet: %s", err)
+                    return
+                said |= dict(pending)
+
+    async def _wanted(self, devices: Sequence[str] | None) -> Mapping[str, Desired]:
+        async with self._database.reading() as session:
+            return await _desired(session, devices, self._reference)
+
+    async def settle(self, device: str, report: Report) -> bool:
+        """Store how an update ended; a repeated report changes nothing. False: nothing of the kind was deployed.
 
         Raises:
             StorageFull, StoreError: it is not stored; the device reports again.
@@ -96,15 +106,17 @@ class Rollouts:
             Deployment.task == report.task,
             Deployment.sha256 == report.bundle_sha256,
         )
+        newest = select(Deployment).where(*which).order_by(Deployment.number.desc()).limit(1)
+        activated = report.outcome is UpdateOutcome.ACTIVATED
+        state = DeploymentState.ACTIVATED if activated else DeploymentState.FAILED
+        async with self._database.reading() as session:
+            known = await session.scalar(newest)
+        if known is None:
+            return False
+        if known.state == state and known.seconds is not None:
+            return True
         async with self._database.writing() as session:
-            row = await session.scalar(select(Deployment).where(*which).order_by(Deployment.number.desc()).limit(1))
-            if row is None:
-                log.warning("device %s reports %s %s, which was not deployed", device, report.task, report.version)
-                return
-            activated = report.outcome is UpdateOutcome.ACTIVATED
-            state = DeploymentState.ACTIVATED if activated else DeploymentState.FAILED
-            if row.state == state and row.seconds is not None:
-                return
+            row = (await session.scalars(newest)).one()
             # Where the device's state was first, its time stands.
             row.finished_at = row.finished_at if row.state == state and row.finished_at else self._now()
             row.state, row.failure, row.message = state.value, report.failure.value, report.message
@@ -112,6 +124,7 @@ class Rollouts:
         detail = "" if activated else f": {report.failure.value}: {report.message}"
         level = logging.INFO if activated else logging.WARNING
         log.log(level, "device %s: %s %s %s%s", device, report.task, report.version, state.value, detail)
+        return True
 
     async def observe(self, device: str, state: DeviceState) -> None:
         """Settle what waits for a device that says it runs the bundle already: its report may be lost, or never come.

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from cloud_service.errors import StoreError
 from cloud_service.storage.models import Table
-from shared.errors import StorageFull
+from shared.errors import SettingsError, StorageFull
 
 log = logging.getLogger(__name__)
 
@@ -26,17 +26,29 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 _BUSY_MS = 10_000
 
 
-class Database:
-    """Sessions for reading and for writing.
+# Advisory locks of PostgreSQL (section 13.3.5 of its manual), each a number of our own choice.
+_TURN_LOCK = 0x65_64_67_65_01
+_MIGRATION_LOCK = 0x65_64_67_65_02
+# A replica that hangs or is cut off in the middle of a transaction loses it, and its locks, after this time.
+_STUCK_MS = 10_000
+_CONNECT_S = 10
+_STATEMENT_S = 30
 
-    SQLite has one writer at a time, so writers queue in here rather than in its busy loop; other databases have no
-    such queue. A commit is on the disk when `writing` ends (`synchronous=FULL`): a device lets go after it.
+
+class Database:
+    """Transactions for reading and for writing.
+
+    SQLite has one writer at a time, so this process's writers queue in here rather than in its busy loop, and each
+    takes the write lock as it begins; other databases have no such queue. A commit is on the disk when `writing` or
+    `in_turn` ends (`synchronous=FULL`; PostgreSQL's `synchronous_commit=on`): a device lets go after it.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._writing_engine = engine.execution_options(writes=True)
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
-        self._turn: asyncio.Lock | None = asyncio.Lock() if engine.dialect.name == "sqlite" else None
+        self._writing_sessions = async_sessionmaker(self._writing_engine, expire_on_commit=False)
+        self._one_writer: asyncio.Lock | None = asyncio.Lock() if engine.dialect.name == "sqlite" else None
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
@@ -58,13 +70,29 @@ class Database:
             StoreError: the database failed.
         """
         with _wrapped():
-            async with self._turn or nullcontext(), self._sessions.begin() as session:
+            async with self._one_writer or nullcontext(), self._writing_sessions.begin() as session:
                 yield session
+
+    @asynccontextmanager
+    async def in_turn(self) -> AsyncIterator[AsyncConnection]:
+        """Like `writing`, one replica after the other: it has seen what was committed in every earlier turn.
+
+        So numbers grow in the order of the commits, and a cursor over them misses nothing.
+        """
+        with _wrapped():
+            async with self._one_writer or nullcontext(), self._writing_engine.begin() as connection:
+                if self._one_writer is None:
+                    await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TURN_LOCK})")
+                yield connection
+
+    def insert_or_skip(self, table: type[Table]) -> postgresql.Insert | sqlite.Insert:
+        """An INSERT that leaves out rows whose unique key is there already."""
+        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
+        return insert(table).on_conflict_do_nothing()
 
     async def insert_new(self, session: AsyncSession, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert rows; one whose unique key is there already changes nothing."""
-        insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
-        await session.execute(insert(table).on_conflict_do_nothing(), [dict(row) for row in rows])
+        await session.execute(self.insert_or_skip(table), [dict(row) for row in rows])
 
 
 class _wrapped:  # noqa: N801  # used as a statement
@@ -74,32 +102,39 @@ class _wrapped:  # noqa: N801  # used as a statement
         pass
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, _trace: object) -> None:
-        if isinstance(err, SQLAlchemyError):
-            raise _translated(err) from err
+        # asyncpg's own errors and the system's come through while a connection is being opened.
+        if isinstance(err, SQLAlchemyError | OSError) or type(err).__module__.startswith("asyncpg."):
+            raise _translated(err) from err  # type: ignore[arg-type]  # it is not None
 
 
-def _translated(err: SQLAlchemyError) -> StorageFull | StoreError:
+def _translated(err: BaseException) -> StorageFull | StoreError:
     cause = str(err.orig) if isinstance(err, DBAPIError) else str(err)
-    full = isinstance(err, OperationalError) and ("disk is full" in cause or "No space left" in cause)
-    if full:
+    # SQLite's words, and PostgreSQL's for a table, its log and class 53100 (disk_full).
+    if isinstance(err, DBAPIError) and any(words in cause for words in ("disk is full", "No space left", "DiskFull")):
         return StorageFull("no space left for the database: free some space on that disk; what was stored is untouched")
-    return StoreError(f"the database failed: {cause}")
+    return StoreError(f"the database failed: {cause or type(err).__name__}")
 
 
 @asynccontextmanager
-async def open_database(url: str) -> AsyncIterator[Database]:
+async def open_database(url: str, *, connections: int = 8) -> AsyncIterator[Database]:
     """Open the database, bring its tables up to date, close it at the end.
 
+    Args:
+        url: SQLAlchemy's form: `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`.
+        connections: held open at once, at most.
+
     Raises:
+        SettingsError: the URL names a driver that is not installed or that this service does not use.
         StoreError: it cannot be opened or migrated.
         StorageFull: the disk took no more.
     """
-    engine = create_async_engine(url)
-    if engine.dialect.name == "sqlite":
-        event.listen(engine.sync_engine, "connect", _set_pragmas)
+    engine = _engine(url, connections)
     try:
         with _wrapped():
-            async with engine.begin() as connection:
+            async with engine.execution_options(writes=True).begin() as connection:
+                if engine.dialect.name == "postgresql":
+                    # Replicas that start together migrate one after the other; SQLite's write lock does the same.
+                    await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
                 await connection.run_sync(_migrate)
         yield Database(engine)
     finally:
@@ -111,11 +146,55 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def _engine(url: str, connections: int) -> AsyncEngine:
+    try:
+        driver = make_url(url).drivername
+        match driver:
+            case "sqlite+aiosqlite":
+                engine = create_async_engine(url, connect_args={"isolation_level": None})
+                event.listen(engine.sync_engine, "connect", _set_pragmas)
+                event.listen(engine.sync_engine, "begin", _begin)
+                return engine
+            case "postgresql+asyncpg":
+                return create_async_engine(
+                    url,
+                    # A connection that the server has dropped is found before it is used, and replaced.
+                    pool_pre_ping=True,
+                    pool_size=connections,
+                    max_overflow=0,
+                    connect_args={
+                        "timeout": _CONNECT_S,
+                        "command_timeout": _STATEMENT_S,
+                        "server_settings": {
+                            "application_name": "edgeloop",
+                            "idle_in_transaction_session_timeout": str(_STUCK_MS),
+                            "lock_timeout": str(_STUCK_MS),
+                            # Whatever the server's default: a device lets go after a commit.
+                            "synchronous_commit": "on",
+                        },
+                    },
+                )
+    except (SQLAlchemyError, NoSuchModuleError) as err:
+        raise SettingsError(f"[database] url: {err}; correct it") from err
+    except ImportError as err:
+        raise SettingsError(f"[database] url needs {err.name}: pip install 'edgeloop[postgres]'") from err
+    raise SettingsError(
+        f"[database] url: {driver!r} is not a database of this service: use sqlite+aiosqlite or postgresql+asyncpg"
+    )
+
+
 def _set_pragmas(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_MS}", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # A transaction that reads first and writes later would fail where another process wrote in between: SQLite cannot
+    # wait for its turn then. What only reads needs no transaction.
+    if connection.get_execution_options().get("writes"):
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _migrate(connection: Connection) -> None:

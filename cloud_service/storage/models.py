@@ -1,4 +1,4 @@
-"""The tables: devices, samples, bundles, deployments and jobs."""
+"""The tables: devices, samples and what was deleted of them, bundles, deployments, jobs and incidents."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     Uuid,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -89,18 +90,37 @@ class Device(Table):
     last_seen: Mapped[datetime]
 
 
+def _partial(name: str, *columns: str, where: str) -> Index:
+    """An index over the rows that fulfil a condition only."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 class Sample(Table):
-    """A stored sample and, once there is one, the teacher's verdict on it.
+    """A stored sample and, once there is one, the teacher's verdict on it and a human's label.
 
     Attributes:
-        number: the cloud's own order.
-        blob: sha256 of the tensor's CBOR typed array in the blob store.
+        number: the store's own order; later commits have larger ones.
+        blob: sha256 of the payload, which is the tensor's CBOR typed array; a duplicate's is its first one's.
+        pack, pack_start, payload_bytes: where in the blob store the payload lies, see `cloud_service.storage.packs`;
+            0 bytes: it is the whole object.
+        label: the teacher's.
         probabilities: the teacher's, float32 little-endian.
         failure: why the teacher could not answer.
+        embedding: the teacher's, float16 little-endian, of length 1.
+        human_label: wins over the teacher's wherever one of the two counts.
+        duplicates: how many later samples were like this one.
+        duplicate_of: id of the first sample like this one, whose payload stands for both.
     """
 
     __tablename__ = "samples"
-    __table_args__ = (Index("samples_by_task", "task", "number"), Index("samples_by_device", "device", "number"))
+    __table_args__ = (
+        Index("samples_by_task", "task", "number"),
+        Index("samples_by_device", "device", "number"),
+        Index("samples_by_blob", "blob"),
+        Index("samples_by_pack", "pack"),
+        _partial("samples_audits", "task", "stored_at", where="reason = 'audit'"),
+        _partial("samples_duplicates", "duplicate_of", where="duplicate_of IS NOT NULL"),
+    )
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     id: Mapped[UUID] = mapped_column(Uuid, unique=True)
@@ -114,11 +134,67 @@ class Sample(Table):
     inclusion_probability: Mapped[float]
     stored_at: Mapped[datetime]
     blob: Mapped[str] = mapped_column(String(64))
+    pack: Mapped[str] = mapped_column(String(64))
+    pack_start: Mapped[int] = mapped_column(server_default="0")
+    payload_bytes: Mapped[int] = mapped_column(server_default="0")
     label: Mapped[int | None]
     probabilities: Mapped[bytes | None] = mapped_column(LargeBinary)
     teacher: Mapped[str | None] = mapped_column(String(64))
+    temperature: Mapped[float] = mapped_column(server_default="1")
     answered_at: Mapped[datetime | None]
     failure: Mapped[str | None]
+    embedding: Mapped[bytes | None] = mapped_column(LargeBinary)
+    human_label: Mapped[int | None]
+    labelled_by: Mapped[str | None] = mapped_column(String(64))
+    labelled_at: Mapped[datetime | None]
+    duplicates: Mapped[int] = mapped_column(server_default="0")
+    duplicate_of: Mapped[UUID | None] = mapped_column(Uuid)
+
+
+class Tombstone(Table):
+    """A device's samples of one task were deleted for good.
+
+    Attributes:
+        seq_until: the largest count of the device's that was stored then.
+        at: when; see `cloud_service.storage.tombstones` for what is refused since.
+    """
+
+    __tablename__ = "tombstones"
+    __table_args__ = (Index("tombstones_by_device", "device", "task"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    device: Mapped[str] = mapped_column(String(64))
+    task: Mapped[str] = mapped_column(String(64))
+    seq_until: Mapped[int]
+    at: Mapped[datetime]
+
+
+class PurgedSample(Table):
+    """A sample that somebody had deleted, by its id alone: a redelivery does not bring it back."""
+
+    __tablename__ = "purged_samples"
+
+    id: Mapped[UUID] = mapped_column(Uuid, primary_key=True)
+    device: Mapped[str] = mapped_column(String(64))
+    at: Mapped[datetime]
+
+
+class WornPack(Table):
+    """A pack of which some payloads, or all, are needed no more; see `cloud_service.storage.payloads` for its way out.
+
+    Attributes:
+        dead_bytes: of payloads that no row needs.
+        due: it is to be deleted, after what is still needed was put elsewhere.
+        deleted: the blob store has been told; the mark stays for a while for those who put the same bytes meanwhile.
+    """
+
+    __tablename__ = "worn_packs"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    at: Mapped[datetime]
+    dead_bytes: Mapped[int]
+    due: Mapped[bool]
+    deleted: Mapped[bool] = mapped_column(default=False)
 
 
 class Bundle(Table):
@@ -192,3 +268,24 @@ class Job(Table):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class Incident(Table):
+    """Something about a device that somebody should look at, from when to when.
+
+    Attributes:
+        open_key: task/device while it is open, so that there is one at a time.
+        evidence: what was seen when it began.
+    """
+
+    __tablename__ = "incidents"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    task: Mapped[str] = mapped_column(String(64))
+    device: Mapped[str] = mapped_column(String(64))
+    open_key: Mapped[str | None] = mapped_column(String(129), unique=True)
+    sentence: Mapped[str]
+    evidence: Mapped[dict[str, Any]]
+    opened_at: Mapped[datetime]
+    closed_at: Mapped[datetime | None]
+    closed_because: Mapped[str | None]

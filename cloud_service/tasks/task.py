@@ -12,6 +12,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from cloud_service.teacher.settings import Teachers
 from shared.errors import SettingsError
 from shared.manifest import Dtype, TensorSpec
 from shared.messages import Name
@@ -105,7 +106,7 @@ class TaskDefinition(Section):
         labels: one for each logit.
         input_shape: of one raw sample, without the batch axis.
         input_dtype: of one raw sample.
-        teacher: ONNX file; takes the raw samples, gives `logits` float32 [N, C].
+        teacher: an ONNX file, a table, or an array of tables for an ensemble; see docs/teachers.md.
         base_data: npz with x, y (the replay set) and x_eval, y_eval (held out of training, for the gate).
         student: `module:function`, called with this definition; gives an `nn.Module` whose forward takes raw samples
             [N, *input_shape] and returns (logits [N, C], embedding [N, E]).
@@ -118,7 +119,7 @@ class TaskDefinition(Section):
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     input_shape: Annotated[tuple[Count, ...], Field(min_length=1, max_length=7)]
     input_dtype: Dtype
-    teacher: Path
+    teacher: Teachers
     base_data: Path
     student: Entry = "cloud_service.tasks.networks:TinyMlp"
     augment: Entry | None = None

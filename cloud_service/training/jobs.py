@@ -140,11 +140,20 @@ class Jobs:
         work = asyncio.create_task(self._guarded(row), name=f"job-{row.id}")
         self._current = (row.id, work)
         try:
-            await asyncio.wait([work])
+            while not (await asyncio.wait([work], timeout=_POLL_S))[0]:
+                if await self._was_cancelled(row.id):
+                    work.cancel()
         finally:
             self._current = None
             work.cancel()
             await asyncio.wait([work])
+
+    async def _was_cancelled(self, job_id: str) -> bool:
+        """Whether somebody cancelled it, at this replica or at another one."""
+        try:
+            return (await self._table.get(job_id)).state == JobState.CANCELLED.value
+        except (NotFound, StoreError):
+            return False
 
     async def _guarded(self, row: Job) -> None:
         try:

@@ -11,6 +11,7 @@ from pydantic import JsonValue, TypeAdapter
 
 from cloud_service.tasks.data import BaseData, Samples, load_base, load_samples
 from cloud_service.tasks.task import TaskDefinition, load_entry
+from cloud_service.teacher.offline import open_teacher
 from cloud_service.training import calibrate, distill, evaluate, gate, quantize
 from cloud_service.training.calibrate import Calibration
 from cloud_service.training.incumbent import Incumbent, open_incumbent
@@ -56,7 +57,8 @@ class Run:
 def prepare(request: TrainingRequest, out: Path, progress: Progress) -> Run:
     """Read and check everything the run needs; raises what `pipeline.run` lists."""
     task = request.task
-    for path, setting in ((task.teacher, "teacher"), (task.base_data, "base_data")):
+    files = [(file, "teacher") for teacher in task.teacher for file in teacher.files]
+    for path, setting in (*files, (task.base_data, "base_data")):
         if not path.is_file():
             raise SettingsError(
                 f"{setting} of task {task.name}: there is no file {path}: correct tasks.{task.name}.{setting}"
@@ -98,7 +100,7 @@ def distil(this: Run) -> Distilled:
     answers = samples.teacher_probs.argmax(axis=1)
     pool = distill.make_pool(
         this.task,
-        evaluate.open_runner(this.task.teacher),
+        open_teacher(this.task),
         base=(base.x, base.y),
         uploads=(samples.x, answers),
         seed=settings.seed,
@@ -148,7 +150,7 @@ def _field(this: Run) -> evaluate.Field:
             logits = file["logits"]
         return evaluate.Field(this.samples.x, logits, this.samples.teacher_probs.argmax(axis=1), this.samples.weight)
     x = this.base.x_eval
-    answers = evaluate.open_runner(this.task.teacher)(x).argmax(axis=1)
+    answers = open_teacher(this.task)(x).argmax(axis=1)
     return evaluate.Field(x, evaluate.open_runner(this.out / _MODEL)(x), answers, np.ones(len(x), dtype=np.float32))
 
 

@@ -20,10 +20,10 @@ from pydantic import JsonValue, ValidationError
 
 from edge_agent.deciding.agreement import Estimate, Verdicts, estimate
 from edge_agent.deciding.averages import LONG, LONGER, Average
+from edge_agent.deciding.learnt import Model, Models
 from edge_agent.deciding.limits import Limits
 from edge_agent.deciding.remembered import Remembered
 from edge_agent.deciding.settings import BudgetSettings
-from edge_agent.deciding.steering import Scale, Spread, Steered
 from shared.manifest import ScoreSpread
 from shared.messages import BudgetState
 from shared.uncertainty import Score
@@ -44,6 +44,7 @@ class Budget:
         threshold: the manifest's; kept while nothing is to be held.
         score: which score the threshold is of.
         spread: the manifest's; without it the first samples tell, and until 30 are seen the threshold stays.
+        version: of the model.
     """
 
     def __init__(
@@ -54,23 +55,19 @@ class Budget:
         threshold: float | None,
         score: Score,
         spread: ScoreSpread | None,
+        version: str = "",
     ) -> None:
         self._settings = settings
         self._audit_fraction = audit_fraction
         self._steers = settings.is_set
         self._limits = Limits(settings)
         self._sent, self._audits = Average(), Average(audit_fraction, LONG)
-        self._begin(threshold, score, spread)
+        self._models = Models()
+        self._begin(Model(version, threshold, score), spread)
 
-    def _begin(self, threshold: float | None, score: Score, spread: ScoreSpread | None) -> None:
-        self._given, self._score = threshold, score
-        self._scale, self._spread = Scale(score), Spread(spread)
-        self._limit = Steered(self._scale, self._spread, threshold)
-        self._goal = Steered(self._scale, self._spread, threshold)
-        # Of the samples: hard ones that did not go up; those that would have to, for the goal, now and in the long run.
-        self._left, self._wanted, self._needs = Average(), Average(), Average(long=LONGER)
-        self._audited, self._offloaded = Verdicts(), Verdicts()
-        self._settle()
+    def _begin(self, model: Model, spread: ScoreSpread | None) -> None:
+        self._own = self._models.of(model, spread)
+        self._own.settle()
         self._choose()
 
     @property
@@ -104,46 +101,56 @@ class Budget:
         """
         self._limits.passed(size_bytes, now_s, sent=sent)
         self._sent.observe(sent)
-        self._left.observe(hard and not sent)
+        self._own.left.observe(hard and not sent)
         if not self._steers:
             return
         self._audits.observe(audited)
-        if self._spread.learning and score != _INVALID:
-            self._spread.observe(self._scale.units(score))
-            self._settle()
-        if self._spread.known:
+        if self._own.spread.learning and score != _INVALID:
+            self._own.spread.observe(self._own.scale.units(score))
+            self._own.settle()
+        if self._own.spread.known:
             self._steer(score, chosen=hard or (sent and not audited))
 
-    def judged(self, score: float, *, agreed: bool, audited: bool) -> None:
+    def judged(self, score: float, *, agreed: bool, audited: bool, version: str | None = None) -> None:
         """Take the verdict on a sample that went up as an audit, or because it was hard.
 
         Args:
             score: the sample's, as it was when it went up.
             agreed: the teacher said what the device had said.
+            version: of the model that had said it; None: the one that answers now. One that is not known any more is
+                nobody's business.
         """
-        (self._audited if audited else self._offloaded).add(agreed=agreed)
+        own = self._own if version is None else self._models.named(version)
+        if own is None:
+            return
+        (own.audited if audited else own.offloaded).add(agreed=agreed)
         goal = self._settings.agreement
         # One that would go up by now in any case says nothing of what is kept.
-        if goal is None or not (audited and self._spread.known) or score >= self._goal.threshold:
+        if goal is None or not (audited and own.spread.known) or score >= own.goal.threshold:
             return
-        kept = 1.0 - self._wanted.value
+        kept = 1.0 - own.wanted.value
         allowed = (1.0 - goal) / max(kept, 1.0 - goal)
-        self._goal.move(_AGREEMENT_STEP * (allowed - (not agreed)), beyond=0.0)
+        own.goal.move(_AGREEMENT_STEP * (allowed - (not agreed)), beyond=0.0)
         self._choose()
 
-    def retargeted(self, threshold: float | None, spread: ScoreSpread | None, *, score: Score | None = None) -> None:
-        """A new model answers from now on: what is known of the old one is forgotten, what was spent is not.
+    def retargeted(
+        self, threshold: float | None, spread: ScoreSpread | None, *, score: Score | None = None, version: str = ""
+    ) -> None:
+        """Another model answers from now on; what was spent stays spent.
+
+        What was learnt of the last few is kept: one that comes back goes on where it was.
 
         Args:
-            score: which score the new model's threshold is of; None: the same.
+            score: which score the model's threshold is of; None: the same.
+            version: by which it is known again.
         """
-        self._begin(threshold, score or self._score, spread)
+        self._begin(Model(version, threshold, score or self._own.model.score), spread)
 
     def state(self) -> BudgetState:
         """How it stands, over about the last 500 samples and 250 audits; what a goal would need, over 2,000."""
         known = self._sent.seen > 0
-        agreement = self._estimate() if known and len(self._audited) else None
-        needed = self._needed() if known and self._settings.agreement is not None and self._spread.known else None
+        agreement = self._estimate() if known and len(self._own.audited) else None
+        needed = self._needed() if known and self._settings.agreement is not None and self._own.spread.known else None
         return BudgetState(
             threshold=self._threshold,
             offload=self._sent.value if known else None,
@@ -158,8 +165,8 @@ class Budget:
         """What has to outlast a restart."""
         limits, rate, bytes_ = self._limits, self._limits.rate, self._limits.bytes
         return Remembered(
-            threshold=self._given,
-            score=self._score,
+            threshold=self._own.model.threshold,
+            score=self._own.model.score,
             rate_fullness=rate.fullness if rate else None,
             byte_fullness=bytes_.fullness if bytes_ else None,
             largest_bytes=bytes_.largest if bytes_ else None,
@@ -167,14 +174,14 @@ class Budget:
             audits=self._audits.pair,
             interval_s=limits.interval_s.pair,
             size_bytes=limits.size_bytes.pair,
-            left=self._left.pair,
-            wanted=self._wanted.pair,
-            needs=self._needs.pair,
-            limit=self._limit.units if math.isfinite(self._limit.units) else None,
-            goal=self._goal.units if math.isfinite(self._goal.units) else None,
-            spread=self._spread.learnt,
-            audited=self._audited.record,
-            offloaded=self._offloaded.record,
+            left=self._own.left.pair,
+            wanted=self._own.wanted.pair,
+            needs=self._own.needs.pair,
+            limit=self._own.limit.units if math.isfinite(self._own.limit.units) else None,
+            goal=self._own.goal.units if math.isfinite(self._own.goal.units) else None,
+            spread=self._own.spread.learnt,
+            audited=self._own.audited.record,
+            offloaded=self._own.offloaded.record,
         ).model_dump(mode="json")
 
     def restore(self, saved: Mapping[str, JsonValue]) -> bool:
@@ -193,66 +200,60 @@ class Budget:
             bytes_.fullness, bytes_.largest = past.byte_fullness, past.largest_bytes
         self._sent, self._audits = Average(*past.sent), Average(*past.audits)
         limits.interval_s, limits.size_bytes = Average(*past.interval_s), Average(*past.size_bytes)
-        if (past.threshold, past.score) == (self._given, self._score):
+        if (past.threshold, past.score) == (self._own.model.threshold, self._own.model.score):
             self._resume(past)
         return True
 
     def _resume(self, past: Remembered) -> None:
-        self._left, self._wanted = Average(*past.left), Average(*past.wanted)
-        self._needs = Average(*past.needs, long=LONGER)
-        self._audited, self._offloaded = Verdicts(past.audited), Verdicts(past.offloaded)
+        self._own.left, self._own.wanted = Average(*past.left), Average(*past.wanted)
+        self._own.needs = Average(*past.needs, long=LONGER)
+        self._own.audited, self._own.offloaded = Verdicts(past.audited), Verdicts(past.offloaded)
         if past.spread is not None:
-            self._spread.learnt = past.spread
-        if self._spread.known:
-            for steered, units in ((self._limit, past.limit), (self._goal, past.goal)):
+            self._own.spread.learnt = past.spread
+        if self._own.spread.known:
+            for steered, units in ((self._own.limit, past.limit), (self._own.goal, past.goal)):
                 if units is not None:
                     steered.place(units)
                     steered.move(0.0)
-        self._settle()
+        self._own.settle()
         self._choose()
 
-    def _settle(self) -> None:
-        """Without a threshold to begin with, begin where about one of six is hard, as soon as that is known."""
-        if self._spread.known and math.isinf(self._limit.units):
-            for steered in (self._limit, self._goal):
-                steered.place(self._spread.mean + self._spread.deviation)
-
     def _steer(self, score: float, *, chosen: bool) -> None:
-        limit = self._limit
+        limit = self._own.limit
         if self._limits.any:
             # Its own quantile, whichever threshold counts, and what goes up for another reason than its score.
             over = chosen or score >= limit.threshold
             limit.move(self._settings.speed * (over - max(0.0, self._limits.share_now - self._audits.value)))
         if self._settings.agreement is not None:
-            wanted = score >= self._goal.threshold
-            self._wanted.observe(wanted)
-            self._needs.observe(wanted)
+            wanted = score >= self._own.goal.threshold
+            self._own.wanted.observe(wanted)
+            self._own.needs.observe(wanted)
         self._choose()
 
     def _choose(self) -> None:
-        if not (self._steers and self._spread.known):
-            self._threshold = self._given
+        if not (self._steers and self._own.spread.known):
+            self._threshold = self._own.model.threshold
         elif self._settings.agreement is None:
-            self._threshold = self._limit.threshold
+            self._threshold = self._own.limit.threshold
         elif not self._limits.any:
-            self._threshold = self._goal.threshold
+            self._threshold = self._own.goal.threshold
         else:
-            self._threshold = max(self._limit.threshold, self._goal.threshold)
+            self._threshold = max(self._own.limit.threshold, self._own.goal.threshold)
 
     def _needed(self) -> float:
         """Share that would go up if the goal alone counted."""
-        return min(1.0, self._needs.value + self._audits.value)
+        return min(1.0, self._own.needs.value + self._audits.value)
 
     def _estimate(self) -> Estimate:
-        left = self._left.value
+        left = self._own.left.value
         kept = max(0.0, 1.0 - self._sent.value - left)
-        return estimate(self._audited, self._offloaded, kept=kept, left=left)
+        return estimate(self._own.audited, self._own.offloaded, kept=kept, left=left)
 
     def _goal_met(self, needed: float | None, agreement: Estimate | None) -> bool | None:
         goal = self._settings.agreement
         if goal is None:
             return True if self._limits.any else None
-        if needed is None or agreement is None or len(self._audited) < _ENOUGH_AUDITS:
+        if needed is None or agreement is None or len(self._own.audited) < _ENOUGH_AUDITS:
             return None
         out_of_reach = self._limits.any and needed > _CLEARLY * self._limits.share
         return not (agreement.high < goal or (out_of_reach and agreement.value < goal))

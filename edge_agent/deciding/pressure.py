@@ -2,7 +2,8 @@
 
 Each cause has its own ladder of measures, the mildest first. While a cause presses, the first measure is taken at once
 and one more after each `climb_s`; once it has ended, one is given up after each `relax_s`; between its two thresholds,
-or without a reading, everything stays as it is. A cause that comes and goes faster than `relax_s` therefore changes
+or without a reading, everything stays as it is. That a link is metered is no measurement that comes and goes: there all
+measures may be taken at once. A cause that comes and goes faster than `relax_s` therefore changes
 nothing: that and the two thresholds are what keeps models from being swapped back and forth.
 """
 
@@ -66,7 +67,7 @@ class Readings:
         cpu, memory, disk: share in use by everybody, in [0, 1].
         round_trip_s: from a publish to the broker's acknowledgement, smoothed.
         metered: bytes on the present link cost money.
-        link_up: the broker is there; without it nothing is known of the link.
+        link_up: the broker is there; without it no more is known of the link than that.
     """
 
     battery: float | None = None
@@ -109,7 +110,11 @@ class Pressure:
         """Take one reading of everything, at a time that never goes back; True: `measures` has changed."""
         settings = self._settings
         for cause, level in _levels(readings, settings).items():
-            self._ladders[cause].observe(level, now_s, climb_s=settings.climb_s, relax_s=settings.relax_s)
+            ladder = self._ladders[cause]
+            if cause is Cause.LINK_METERED and settings.metered_at_once and level is _Level.PRESSING:
+                ladder.climb_all(now_s)
+            else:
+                ladder.observe(level, now_s, climb_s=settings.climb_s, relax_s=settings.relax_s)
         before = self._measures
         self._measures = frozenset(measure for ladder in self._ladders.values() for measure in ladder.taken)
         return self._measures != before
@@ -148,6 +153,11 @@ class _Ladder:
         elif level is _Level.EASY and waited_s >= relax_s:
             self._move(self._height - 1, now_s)
 
+    def climb_all(self, now_s: float) -> None:
+        """It presses, and that is certain: every measure at once."""
+        self.pressed = True
+        self._move(len(self._measures), now_s)
+
     def _move(self, height: int, now_s: float) -> None:
         self._height = min(max(height, 0), len(self._measures))
         self._changed_s = now_s
@@ -161,7 +171,7 @@ def _levels(readings: Readings, settings: PressureSettings) -> dict[Cause, _Leve
         Cause.CPU: _level(readings.cpu, settings.cpu),
         Cause.MEMORY: _level(readings.memory, settings.memory),
         Cause.DISK: _level(readings.disk, settings.disk),
-        Cause.LINK_METERED: (_Level.PRESSING if readings.metered else _Level.EASY) if link_up else _Level.BETWEEN,
+        Cause.LINK_METERED: _metered_level(readings),
         Cause.LINK_SLOW: _level(readings.round_trip_s if link_up else None, settings.round_trip_s),
     }
 
@@ -172,6 +182,12 @@ def _level(value: float | None, gauge: Gauge) -> _Level:
     if value >= gauge.begin:
         return _Level.PRESSING
     return _Level.EASY if value <= gauge.end else _Level.BETWEEN
+
+
+def _metered_level(readings: Readings) -> _Level:
+    if readings.metered:  # before the broker is there, too: what waits for it would go up in its first moment
+        return _Level.PRESSING
+    return _Level.EASY if readings.link_up else _Level.BETWEEN
 
 
 def _battery_level(readings: Readings, gauge: Gauge) -> _Level:

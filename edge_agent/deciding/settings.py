@@ -130,9 +130,10 @@ class PressureSettings(Section):
         relax_s: once it has ended, one measure fewer after each of these.
         audits_factor: what is left of the audits under the first measure.
         sampling_factor: under the measure of slower sampling, one of so many samples of a source is taken.
-        metered_interfaces: a link whose default route goes through one of these (patterns) is metered: after `climb_s`,
-            new samples that nobody waits for lie on the device until another is there (those that were spooled before
-            are still sent). Where there is no other link, name none and set a budget.
+        metered_interfaces: a link whose default route goes through one of these (patterns) is metered: samples that
+            nobody waits for lie on the device until another is there. Where there is no other link, name none and set a
+            budget.
+        metered_at_once: on such a link they do so from the first moment, and not only after `climb_s`.
     """
 
     interval_s: Annotated[float, Field(gt=0)] = 1.0
@@ -141,6 +142,7 @@ class PressureSettings(Section):
     audits_factor: Share = 0.1
     sampling_factor: Annotated[int, Field(ge=2, le=1000)] = 4
     metered_interfaces: tuple[str, ...] = ("wwan*", "ppp*", "rmnet*")
+    metered_at_once: bool = True
     battery: BatteryGauge = BatteryGauge()
     temperature_c: TemperatureGauge = TemperatureGauge()
     cpu: CpuGauge = CpuGauge()

@@ -43,6 +43,8 @@ def _status_rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
     running = {True: "running", False: "not running", None: "unknown: only root may look"}[status["running"]]
     yield "agent", f"{status['site']}/{status['device']}, {running}"
     yield "broker", status["broker"]
+    connected, delivered = (status["contacts"][f"{what}_s_ago"] for what in ("connected", "delivered"))
+    yield "", f"last connected {_ago(connected)}, last answered {_ago(delivered)}"
     for name, task in status["tasks"].items():
         version = task["version"] or "none yet"
         previous = f", before it {task['previous']}" if task["previous"] else ""
@@ -64,6 +66,10 @@ def _spool_words(spool: dict[str, Any]) -> str:
     if not spool["items"]:
         return "nothing"
     return f"{spool['items']:,} samples, {size(spool['bytes'])}, the oldest for {duration(spool['oldest_age_s'])}"
+
+
+def _ago(seconds: float | None) -> str:
+    return "never" if seconds is None else f"{duration(seconds)} ago"
 
 
 def size(count: float) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -27,7 +28,7 @@ from shared.errors import EdgeloopError, SettingsError
 log = logging.getLogger(__name__)
 
 DRAIN_S = 10.0
-# An agent of new settings that ends this soon ends because of them: a source that is not there, say.
+# An agent of new settings that ends this soon after it is open ends because of them: a source that is not there, say.
 TRIAL_S = 30.0
 _LOOK_S = 5.0
 
@@ -48,10 +49,11 @@ class Service:
         *,
         notifier: Notifier,
         drain_s: float = DRAIN_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._read, self._open_agent = read, open_agent
         self._notifier = notifier
-        self._drain_s = drain_s
+        self._drain_s, self._clock = drain_s, clock
         # Not a threading.Event or a Queue: a signal handler that meets the main thread inside one of their locks would
         # wait for ever; a SimpleQueue is reentrant.
         self._events: SimpleQueue[Event] = SimpleQueue()
@@ -99,7 +101,7 @@ class Service:
         self, settings: AgentSettings, fallback: AgentSettings | None
     ) -> tuple[AgentSettings | None, AgentSettings | None]:
         """One agent from open to close; returns the settings to go on with (None: it is the end), and a fallback."""
-        session = Session(self._open_agent, settings, self._events)
+        session = Session(self._open_agent, settings, self._events, clock=self._clock)
         following: AgentSettings | None = None
         stopping = False
         while True:
@@ -113,7 +115,7 @@ class Service:
                 case Event.RELOAD if not stopping:
                     following = self._reread() or following
                     if following is not None:
-                        session.end(within_s=self._drain_s)
+                        session.retire(within_s=self._drain_s)
                 case Event.TOO_LONG:
                     session.abandon(within_s=CLOSE_S)
                     if following is not None:
@@ -122,14 +124,14 @@ class Service:
                 case Event.ENDED if following is None:
                     return self._after(session, fallback), None
                 case Event.ENDED:
-                    return following, settings
+                    return following, settings if session.proved else fallback
 
     def _after(self, session: Session, fallback: AgentSettings | None) -> AgentSettings | None:
         """The settings to go on with after an agent that nobody told to end for others."""
         failure = session.failure
         if failure is None:
             return None
-        if fallback is None or session.age_s() > TRIAL_S or not isinstance(failure, EdgeloopError):
+        if fallback is None or session.answers_for_s() > TRIAL_S or not isinstance(failure, EdgeloopError):
             raise failure
         log.error("the new settings give no agent that runs (%s): back to the old; correct them and reload", failure)
         return fallback

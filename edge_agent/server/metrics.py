@@ -29,6 +29,7 @@ COUNTS: Mapping[str, tuple[str, str]] = {
     "agreed": ("verdicts_agreed", "Verdicts that said what the device had said."),
     "skipped": ("samples_skipped", "Samples not taken from a source, to do with less power."),
     "overrun": ("samples_overrun", "Samples of a source dropped because the agent was slow."),
+    "waited": ("samples_waited", "Samples of a source that had to wait because the agent was slow."),
 }
 # Field of `BudgetState` → name and meaning.
 BUDGETS: Mapping[str, tuple[str, str]] = {

@@ -18,6 +18,7 @@ class SinkContext:
     broker: the agent's own, for a sink that names none.
     telemetry: counts, bytes, and what the sensors say; called in the agent's event loop.
     telemetry_interval_s: how often it is told.
+    book: told of the bytes of each message that goes out, and whether the day's cap counts them.
     connect: connections to a broker; for tests.
     """
 
@@ -27,6 +28,7 @@ class SinkContext:
     broker: BrokerSettings
     telemetry: Callable[[], Telemetry]
     telemetry_interval_s: float
+    book: Callable[[int, bool], None] = lambda _count, _in_day: None
     rng: Random = field(default_factory=Random)
     connect: Callable[[BrokerSettings], Connector] = connector
 

@@ -35,7 +35,7 @@ class HomeAssistantSink:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`sleep`: for tests."""
-        self._context, self._sleep = context, sleep
+        self._context, self._sleep, self._counts_in_day = context, sleep, settings.counts_in_day
         self._place = Place(settings.discovery_prefix, settings.base_topic, context.site, context.device)
         self._broker = settings.broker or context.broker
         self._interval_s = min(settings.min_interval_s, context.telemetry_interval_s)
@@ -133,6 +133,7 @@ class HomeAssistantSink:
         self._round = 0
 
     async def _retain(self, connection: Connection, topic: str, payload: bytes) -> None:
+        self._context.book(len(payload), self._counts_in_day)
         await connection.publish(topic, payload, qos=1, retain=True)
 
 

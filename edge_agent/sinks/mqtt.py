@@ -85,6 +85,7 @@ class MqttSink:
         settings, origin = self._settings, self._context.origin
         topic = settings.topic.format(task=record.task, kind=kind_of(record), **origin)
         payload = to_json(record, origin=origin).encode()
+        self._context.book(len(payload), settings.counts_in_day)
         await connection.publish(topic, payload, qos=settings.qos, retain=settings.retain_last)
 
 

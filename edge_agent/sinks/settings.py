@@ -24,7 +24,7 @@ class Only(StrEnum):
 
 
 class MqttOutcomeSettings(Section):
-    """Outcomes as JSON on an MQTT topic. Their bytes are not on the agent's ledger: mind it where they cost money.
+    """Outcomes as JSON on an MQTT topic.
 
     Attributes:
         topic: `{site}`, `{device}`, `{task}` and `{kind}` (outcome or correction) are filled in.
@@ -33,6 +33,7 @@ class MqttOutcomeSettings(Section):
         retain_last: the broker keeps the last record of each topic for who comes later.
         only: `all`; `changed`: another label than the task's last one; `hard`: all but what the model was sure of.
         max_queued: records that wait in memory while the broker is away; the oldest are dropped.
+        counts_in_day: their bytes count in the day that `[ledger] max_bytes_per_day` caps, which never holds them up.
     """
 
     topic: Annotated[str, Field(min_length=1, max_length=500)]
@@ -41,6 +42,7 @@ class MqttOutcomeSettings(Section):
     retain_last: bool = False
     only: Only = Only.ALL
     max_queued: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    counts_in_day: bool = False
 
     @field_validator("topic")
     @classmethod
@@ -57,7 +59,7 @@ class MqttOutcomeSettings(Section):
 
 
 class WebhookSettings(Section):
-    """Outcomes as JSON, posted to a URL. Their bytes are not on the agent's ledger: mind it where they cost money.
+    """Outcomes as JSON, posted to a URL.
 
     Attributes:
         url: takes a POST and answers with 2xx; redirects are not followed. Logs name its host alone.
@@ -68,6 +70,7 @@ class WebhookSettings(Section):
         retry_first_s, retry_cap_s: bounds of the first and of the longest wait between two tries.
         only: `all`; `changed`: another label than the task's last one; `hard`: all but what the model was sure of.
         max_queued: records that wait in memory while the receiver is away; the oldest are dropped.
+        counts_in_day: their bytes count in the day that `[ledger] max_bytes_per_day` caps, which never holds them up.
     """
 
     url: Annotated[str, Field(pattern=r"^https?://[^\s/]", max_length=2_000)]
@@ -79,6 +82,7 @@ class WebhookSettings(Section):
     retry_cap_s: Annotated[float, Field(gt=0)] = 60.0
     only: Only = Only.ALL
     max_queued: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    counts_in_day: bool = False
 
     @model_validator(mode="after")
     def _fit_together(self) -> WebhookSettings:
@@ -96,6 +100,7 @@ class HomeAssistantSettings(Section):
         base_topic: states are published below `<base_topic>/<site>/<device>`.
         broker: its own table; without one the agent's broker, by a connection of its own.
         min_interval_s: a prediction that changes more often is told this often.
+        counts_in_day: its bytes count in the day that `[ledger] max_bytes_per_day` caps, which never holds them up.
     """
 
     enabled: bool = False
@@ -103,6 +108,7 @@ class HomeAssistantSettings(Section):
     base_topic: Annotated[str, Field(pattern=r"^[^+#$\s][^+#\s]*[^/+#\s]$")] = "edgeloop-home"
     broker: BrokerSettings | None = None
     min_interval_s: Annotated[float, Field(gt=0)] = 1.0
+    counts_in_day: bool = False
 
 
 class OutcomeSettings(Section):

@@ -69,7 +69,7 @@ class WebhookSink:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """`opened`, `sleep`: the outside world, for tests."""
-        self._settings, self._origin = settings, context.origin
+        self._settings, self._origin, self._book = settings, context.origin, context.book
         self._rng: Random = context.rng
         self._opened, self._sleep = opened or http_post, sleep
         self._host = urlsplit(settings.url).hostname or "the webhook"
@@ -123,6 +123,7 @@ class WebhookSink:
             raise
 
     async def _try(self, post: Post, body: bytes) -> tuple[Result, float | None]:
+        self._book(len(body), self._settings.counts_in_day)
         try:
             reply = await post(body)
         except ReceiverAway as err:
@@ -152,9 +153,10 @@ class WebhookSink:
 
     async def _farewell(self, post: Post) -> None:
         while records := self._handover.take_now(self._settings.batch):
-            taken = False
+            taken, body = False, self._body(records)
+            self._book(len(body), self._settings.counts_in_day)
             try:
-                taken = meaning((await post(self._body(records))).status) is Result.TAKEN
+                taken = meaning((await post(body)).status) is Result.TAKEN
             finally:
                 if not taken:
                     self._handover.put_back(records)

@@ -152,6 +152,10 @@ class Catalogue:
         self.table["created_s"] = np.minimum(self.table["created_s"] + seconds, latest_s)
         self._least.clear()
 
+    def created_s(self, number: int) -> float | None:
+        """When it was put in; None when it is gone."""
+        return float(self._table[self._index(number)]["created_s"]) if self._size(number) else None
+
     def sent(self, number: int, now_s: float) -> None:
         """This one was just given out to be sent."""
         row = self._table[self._index(number)]
@@ -161,9 +165,16 @@ class Catalogue:
 
     def not_sent(self, number: int) -> None:
         """This one was given out, and not sent after all."""
+        if not self._size(number):
+            return
         row = self._table[self._index(number)]
-        row["tries"] = 0
+        row["tries"] = max(int(row["tries"]) - 1, 0)
         row["sendings"] = max(int(row["sendings"]) - 1, 0)
+
+    def demote(self, number: int) -> None:
+        """Nobody waits for this one any more."""
+        row = self._table[self._index(number)]
+        row["rank"] = max(int(row["rank"]), Rank.HARD)
 
     def put_off(self, now_s: float) -> None:
         """Whatever was sent counts as sent just now."""

@@ -14,23 +14,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 from edge_agent.spool.ages import DeviceClock
-from edge_agent.spool.catalogue import Catalogue, Rank
+from edge_agent.spool.catalogue import Catalogue
 from edge_agent.spool.disk import Refusals, Reserve
 from edge_agent.spool.headers import pack, unpack
-from edge_agent.spool.rows import Row, Rows
+from edge_agent.spool.reading import SpooledSample, whole
+from edge_agent.spool.rows import Rows
 from edge_agent.spool.segments import Segments, sync
 from edge_agent.spool.settings import SpoolSettings
-from edge_agent.spool.turns import Turns
+from edge_agent.spool.turns import Turns, rank
 from edge_agent.spool.value import worth
 from shared import codec
 from shared.codec import Array
-from shared.errors import FrameError, MalformedFrame, StorageFull
-from shared.messages import Reason, SampleHeader, SpoolState
+from shared.errors import FrameError, StorageFull
+from shared.messages import SampleHeader, SpoolState
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +41,6 @@ _ROW_BYTES = 600
 _AGE_CHECK_S = 10.0
 # Let go in one commit; a sample that is put meanwhile waits for it.
 _TOGETHER = 32
-
-
-@dataclass(frozen=True, slots=True)
-class SpooledSample:
-    """A sample that waits; `age_s` since it was put in, by the device's clock, never negative."""
-
-    header: SampleHeader
-    tensor: Array
-    age_s: float
 
 
 class Spool:
@@ -98,7 +89,7 @@ class Spool:
         """
         first, elements = codec.encode_array(tensor)
         packed, value = pack(header), worth(header, rarity)
-        size, rank = len(first) + len(elements) + _ROW_BYTES, _rank(header, deferred=deferred, wanted=sent)
+        size, ranked = len(first) + len(elements) + _ROW_BYTES, rank(header, deferred=deferred, wanted=sent)
         with self._lock:
             created_s, number = self._clock.now_s(), self._catalogue.next_number
             place = None
@@ -107,7 +98,7 @@ class Spool:
                 self._make_room(size, value, created_s)
                 place = self._segments.append(first, elements)
                 self._rows.insert(
-                    number, header.sample_id, created_s=created_s, value=value, place=place, rank=rank, header=packed
+                    number, header.sample_id, created_s=created_s, value=value, place=place, rank=ranked, header=packed
                 )
             except (OSError, sqlite3.Error) as err:
                 if place is not None:
@@ -116,7 +107,7 @@ class Spool:
                 raise StorageFull(f"the spool's disk takes no more ({err}): free some space") from err
             self._refusals.ended()
             self._catalogue.add(
-                header.sample_id, created_s=created_s, value=value, size=size, segment=place.segment, rank=rank
+                header.sample_id, created_s=created_s, value=value, size=size, segment=place.segment, rank=ranked
             )
             if sent:
                 self._catalogue.sent(number, self._monotonic())
@@ -127,22 +118,23 @@ class Spool:
         At most about 1 MiB of them, but at least one; empty: there is nothing to send now.
 
         Args:
-            deferred: False leaves lying what was put in as deferred.
+            deferred: False leaves lying all that nobody waits for, as far as `nobody_waits` has said so.
         """
-        now = self._monotonic()
-        with self._lock:
-            self._with_deferred = deferred
-            try:
-                self._give_up_old(now)
-                while numbers := self._turns.due(self._catalogue.table, now, limit, deferred=deferred):
-                    samples = [sample for number in numbers if (sample := self._load(number, now)) is not None]
-                    if samples:  # else all of them were damaged, and those behind them must not wait
-                        return samples
-            except (OSError, sqlite3.Error) as err:
+        now, numbers = self._monotonic(), list[int]()
+        try:
+            while numbers := self._take_turns(now, limit, deferred=deferred):
+                # Outside the lock, like every reading from the disk: no sample that is put waits for it.
+                samples = [each for number in numbers if (each := self._load(number)) is not None]
+                if samples:  # else all of them were damaged, and those behind them must not wait
+                    return samples
+        except (OSError, sqlite3.Error) as err:
+            with self._lock:
                 self._refusals.refused(err)
+                for number in numbers:
+                    self._catalogue.not_sent(number)
                 # Nothing is due for a while, so that nobody asks in a circle.
                 self._catalogue.put_off(now)
-            return []
+        return []
 
     def next_due_s(self) -> float | None:
         """Seconds until time alone makes a sample due, by what `due` was last asked for; None when it does not."""
@@ -152,15 +144,17 @@ class Spool:
     def header(self, sample_id: UUID) -> SampleHeader | None:
         """The header of a sample that is still kept."""
         with self._lock:
-            try:
-                for number in self._catalogue.find([sample_id]):
-                    if (row := self._rows.read(number)) is not None and row.sample_id == sample_id:
-                        return unpack(sample_id, row.header)
-            except sqlite3.Error as err:
+            numbers = self._catalogue.find([sample_id])
+        try:
+            for number in numbers:
+                if (row := self._rows.read(number)) is not None and row.sample_id == sample_id:
+                    return unpack(sample_id, row.header)
+        except sqlite3.Error as err:
+            with self._lock:
                 self._refusals.refused(err)
-            except FrameError as err:
-                log.debug("no header of %s, which goes when it is due: %s", sample_id, err)
-            return None
+        except FrameError as err:
+            log.debug("no header of %s, which goes when it is due: %s", sample_id, err)
+        return None
 
     def acknowledge(self, ids: Iterable[UUID]) -> int:
         """Let go of what the cloud has; unknown ids are fine. Returns how many went.
@@ -178,11 +172,23 @@ class Spool:
         with self._lock:
             self._refused += self._let_go(self._catalogue.find([sample_id]))
 
+    def give_up(self, sample_id: UUID, reason: str) -> None:
+        """Let go of what can never be sent, and count it as evicted for that reason."""
+        with self._lock:
+            self._evict(self._catalogue.find([sample_id]), reason)
+
     def not_sent(self, sample_id: UUID) -> None:
         """What was put in as `sent` was not sent after all: it is due at once."""
         with self._lock:
             for number in self._catalogue.find([sample_id]):
                 self._catalogue.not_sent(number)
+
+    def nobody_waits(self, sample_id: UUID) -> None:
+        """Nobody waits any more for the answer to what was put in as `sent`, and it was not sent since."""
+        with self._lock:
+            for number in self._catalogue.find([sample_id]):
+                self._catalogue.not_sent(number)
+                self._catalogue.demote(number)
 
     def forget_attempts(self) -> None:
         """The connection is new: everything without an answer may be sent at once."""
@@ -220,25 +226,28 @@ class Spool:
             self._segments.close()
             self._rows.close()
 
-    def _load(self, number: int, now: float) -> SpooledSample | None:
-        row = self._rows.read(number)
-        # Before anything else can fail: nothing is tried twice in the same moment.
-        self._catalogue.sent(number, now)
-        try:
-            return self._whole(row)
-        except FrameError as err:
-            log.error("a spooled sample is given up: %s is %s", row.sample_id if row else "its row", err)
-            self._evict([number], "damaged")
-            return None
+    def _take_turns(self, now: float, limit: int, *, deferred: bool) -> list[int]:
+        with self._lock:
+            self._with_deferred = deferred
+            self._give_up_old(now)
+            numbers = self._turns.due(self._catalogue.table, now, limit, deferred=deferred)
+            for number in numbers:  # before anything can fail: nothing is tried twice in the same moment
+                self._catalogue.sent(number, now)
+            return numbers
 
-    def _whole(self, row: Row | None) -> SpooledSample:
-        if row is None:
-            raise MalformedFrame("gone")
-        payload = self._segments.read(row.place)
-        if payload is None:
-            raise MalformedFrame("not whole (a power loss?)")
-        header, tensor = unpack(row.sample_id, row.header), codec.decode(payload)
-        return SpooledSample(header, tensor, self._clock.age_s(row.created_s))
+    def _load(self, number: int) -> SpooledSample | None:
+        row = self._rows.read(number)
+        try:
+            header, tensor = whole(row, self._segments)
+        except FrameError as err:
+            with self._lock:
+                if self._catalogue.created_s(number) is not None:  # else it was let go of meanwhile
+                    log.error("a spooled sample is given up: %s is %s", row.sample_id if row else "its row", err)
+                    self._evict([number], "damaged")
+            return None
+        with self._lock:
+            created_s = self._catalogue.created_s(number)
+        return None if created_s is None else SpooledSample(header, tensor, self._clock.age_s(created_s))
 
     def _make_room(self, size: int, value: float, created_s: float) -> None:
         limit = self._settings.max_bytes
@@ -262,7 +271,7 @@ class Spool:
         if set_by := self._clock.was_set_by_s():
             # None is of the future: before a restart without a clock the right time may have been known.
             self._catalogue.shift(set_by, self._clock.now_s())
-            self._rows.shift(set_by, self._clock.now_s())
+            self._rows.shift(set_by, until=self._catalogue.next_number - 1, latest_s=self._clock.now_s())
         # In parts: a spool full of old samples must not hold up the new ones.
         old = self._catalogue.older_than(self._clock.now_s() - self._settings.max_age_s, _TOGETHER)
         self._evict(old, "age")
@@ -284,11 +293,3 @@ class Spool:
         for segment in self._catalogue.remove(numbers):
             self._segments.release(segment)
         return len(numbers)
-
-
-def _rank(header: SampleHeader, *, deferred: bool, wanted: bool) -> Rank:
-    if wanted:
-        return Rank.WANTED
-    if deferred:
-        return Rank.DEFERRED
-    return Rank.AUDIT if header.reason is Reason.AUDIT else Rank.HARD

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edge_agent.spool.catalogue import Rank, Table
 from edge_agent.spool.settings import SpoolSettings
+from shared.messages import Reason, SampleHeader
 
 _PATIENCE = 3
 _URGENT, _LESSER, _STUBBORN = range(3)
@@ -42,7 +43,7 @@ class Turns:
         """The numbers of up to `limit` samples to send now, about 1 MiB at most but at least one.
 
         Args:
-            deferred: False leaves lying what was put off until there is time.
+            deferred: False leaves lying all that nobody waits for.
         """
         room = min(limit, self._room(table, now_s))
         if room <= 0 or not len(table):
@@ -86,7 +87,16 @@ class Turns:
     @staticmethod
     def _waits(table: Table, *, deferred: bool) -> NDArray[np.bool_]:
         here: NDArray[np.bool_] = table["size"] > 0
-        return here if deferred else here & (table["rank"] != Rank.DEFERRED)
+        return here if deferred else here & (table["rank"] == Rank.WANTED)
+
+
+def rank(header: SampleHeader, *, deferred: bool, wanted: bool) -> Rank:
+    """A new sample's."""
+    if wanted:
+        return Rank.WANTED
+    if deferred:
+        return Rank.DEFERRED
+    return Rank.AUDIT if header.reason is Reason.AUDIT else Rank.HARD
 
 
 def _queues(table: Table, ready: NDArray[np.intp]) -> list[NDArray[np.intp]]:

@@ -10,6 +10,9 @@ from edge_agent.ledger import Purpose
 
 log = logging.getLogger(__name__)
 
+# Why the spool gave up what no day has room for.
+OVER_CAP = "over_cap"
+
 
 class Capped(Protocol):
     """What counts the day's bytes: the ledger."""
@@ -18,6 +21,8 @@ class Capped(Protocol):
     def capped(self) -> bool: ...
 
     def spend(self, purpose: Purpose, count: int) -> bool: ...
+
+    def fits_a_day(self, count: int) -> bool: ...
 
     def day(self) -> int: ...
 
@@ -29,6 +34,7 @@ class Allowance:
         self._ledger = ledger
         self._lock = threading.Lock()
         self._spent_on: int | None = None
+        self._told_of_one_too_large = False
 
     @property
     def unlimited(self) -> bool:
@@ -44,10 +50,26 @@ class Allowance:
                 log.info("a new day has begun for the cap of its bytes: what waited goes up again")
             return self._spent_on is not None
 
+    def ever(self, count: int) -> bool:
+        """Whether so many bytes fit into any day; one that is larger than the whole cap is said, once."""
+        if self._ledger.fits_a_day(count):
+            return True
+        with self._lock:
+            told, self._told_of_one_too_large = self._told_of_one_too_large, True
+        if not told:
+            log.error(
+                "a message of %d bytes is larger than the cap of a whole day: it and its like are never sent, and are "
+                "counted; raise [ledger] max_bytes_per_day, or make the samples smaller",
+                count,
+            )
+        return False
+
     def spend(self, purpose: Purpose, count: int) -> bool:
         """Book `count` bytes that are about to go up; False: they do not fit into the day, and are not booked."""
         if self._ledger.spend(purpose, count):
             return True
+        if not self.ever(count):
+            return False  # and the day is not over for the others
         spent = self.spent
         with self._lock:
             self._spent_on = self._ledger.day()

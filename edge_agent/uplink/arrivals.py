@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Protocol
 
-from edge_agent.ledger import Ledger, Purpose
+from edge_agent.ledger import Contact, Ledger, Purpose
 from edge_agent.spool.spool import Spool
 from edge_agent.uplink.correlation import Correlation
 from edge_agent.uplink.outbox import Outbox
@@ -97,16 +97,20 @@ class Arrivals:
 
     def _tell(self) -> None:
         verdict, size = self._given.popleft()
-        self._ledger.add_bytes(Purpose.VERDICTS, size)
+        self._answered(size)
         self._addressee.verdict(verdict)
+
+    def _answered(self, size: int) -> None:
+        self._ledger.add_bytes(Purpose.VERDICTS, size)
+        self._ledger.reached(Contact.DELIVERED)
 
     def _take(self, message: Received) -> None:
         match self._channels.get(message.topic):
             case Channel.VERDICT:
-                self._ledger.add_bytes(Purpose.VERDICTS, len(message.payload))
+                self._answered(len(message.payload))
                 self._addressee.verdict(messages.decode(Verdict, message.payload))
             case Channel.RECEIPT:
-                self._ledger.add_bytes(Purpose.VERDICTS, len(message.payload))
+                self._answered(len(message.payload))
                 self._take_receipt(messages.decode(Receipt, message.payload))
             case Channel.DESIRED:
                 self._ledger.add_bytes(Purpose.UPDATES, len(message.payload))
@@ -115,6 +119,7 @@ class Arrivals:
                 self._complain("topic", f"a message on {message.topic} came down to a device and is ignored")
 
     def _take_receipt(self, receipt: Receipt) -> None:
+        self._correlation.received(receipt.accepted)
         self._spool.acknowledge(receipt.accepted)
         self._outbox.acknowledge(receipt.accepted)
         for refusal in receipt.refused:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -30,6 +30,7 @@ class Asked:
         header: what went up with it.
         until_s: time until which the caller waits, on the correlation's clock; None: nobody waits.
         verdict: if it came in time.
+        received: the cloud has it, so that the spool does not any more.
         delivered: `deliver` has told of it.
         answered: held until the verdict is there. A bare lock: an Event's condition costs the waiter 10 µs more.
     """
@@ -39,6 +40,7 @@ class Asked:
     until_s: float | None = None
     verdict: Verdict | None = None
     delivered: bool = False
+    received: bool = False
     answered: threading.Lock = field(default_factory=_held)
 
 
@@ -107,6 +109,19 @@ class Correlation:
             if asked is None or asked.until_s is None:
                 return None
             return max(0, int((asked.until_s - self._clock()) * 1000))
+
+    def received(self, ids: Iterable[UUID]) -> None:
+        """The cloud has these, and may answer them yet; unknown ids are fine."""
+        with self._lock:
+            for sample_id in ids:
+                if (asked := self._asked.get(sample_id)) is not None:
+                    asked.received = True
+
+    def unanswered(self) -> list[tuple[SampleHeader, int | str | None]]:
+        """Header and reference of what the cloud has received and not answered, the oldest first."""
+        with self._lock:
+            waiting = [asked for asked in self._asked.values() if asked.received and not asked.delivered]
+            return [(asked.header, asked.reference) for asked in waiting]
 
     def forget(self, sample_id: UUID) -> None:
         """The sample was not spooled after all."""

@@ -16,13 +16,15 @@ from random import Random
 from typing import Protocol
 from uuid import UUID
 
-from edge_agent.ledger import Ledger, Purpose
-from edge_agent.spool.spool import Spool, SpooledSample
-from edge_agent.uplink.allowance import Allowance
+from edge_agent.ledger import Contact, Ledger, Purpose
+from edge_agent.spool.reading import SpooledSample
+from edge_agent.spool.spool import Spool
+from edge_agent.uplink.allowance import OVER_CAP, Allowance
 from edge_agent.uplink.arrivals import Addressee, Arrivals
 from edge_agent.uplink.correlation import Correlation
 from edge_agent.uplink.flights import Flights
 from edge_agent.uplink.outbox import Outbox
+from edge_agent.uplink.settings import UplinkSettings
 from shared import messages
 from shared.codec import Array
 from shared.errors import ConnectionLost
@@ -49,7 +51,7 @@ class Listener(Addressee, Protocol):
 
     def state(self) -> DeviceState: ...
 
-    def telemetry(self) -> Telemetry: ...
+    def telemetry(self, *, seq: int) -> Telemetry: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,12 @@ class Uplink:
         ledger: Ledger,
         correlation: Correlation,
         listener: Listener,
+        settings: UplinkSettings,
         telemetry_interval_s: float,
         send_deferred: Callable[[], bool],
         rng: Random,
     ) -> None:
-        self._address, self._connect, self._broker = address, connect, broker
+        self._address, self._connect, self._broker, self._settings = address, connect, broker, settings
         self._spool, self._outbox, self._ledger, self._correlation = spool, outbox, ledger, correlation
         self._listener, self._send_deferred, self._rng = listener, send_deferred, rng
         self._telemetry_interval_s = telemetry_interval_s
@@ -103,6 +106,7 @@ class Uplink:
         self._hurried_lock = threading.Lock()
         self._hurried_bytes = 0
         self._was_connected = False
+        self._reports = 0
 
     @property
     def connected(self) -> bool:
@@ -119,7 +123,8 @@ class Uplink:
         """Stay connected and carry messages until cancelled."""
         self._loop = asyncio.get_running_loop()
         will = Will(self._topics[Channel.STATE], messages.encode(DeviceState(online=False)))
-        identity = Identity(f"edge-{self._address.site}-{self._address.device}", will=will)
+        name, expiry_s = f"edge-{self._address.site}-{self._address.device}", self._settings.session_expiry_s
+        identity = Identity(name, will=will, session_expiry_s=expiry_s)
         await keep_connected(self._connect, identity, self._session, settings=self._broker, rng=self._rng)
 
     def wake(self) -> None:
@@ -190,6 +195,7 @@ class Uplink:
                 )
             finally:
                 self._connection = None
+                self._ledger.reached(Contact.CONNECTED)
 
     async def _receive(self, connection: Connection) -> None:
         async for message in connection.messages():
@@ -202,11 +208,20 @@ class Uplink:
             self._fresh.clear()
             while not self._allowance.spent and (batch := self._spool.due(_BATCH, deferred=self._send_deferred())):
                 for item in batch:
-                    frame = self._frame(item)
-                    if self._allowance.spend(Purpose.SAMPLES, len(frame)):
-                        await flights.room(len(frame))
-                        flights.begin(f"sample {item.header.sample_id}", self._send(connection, frame), size=len(frame))
+                    await self._send_spooled(connection, flights, item)
             await _first_of(self._fresh, self._pause_s())
+
+    async def _send_spooled(self, connection: Connection, flights: Flights, item: SpooledSample) -> None:
+        sample_id = item.header.sample_id
+        if not self._send_deferred() and not self._correlation.deadline_ms(sample_id):
+            self._spool.nobody_waits(sample_id)
+            return
+        frame = self._frame(item)
+        if self._allowance.spend(Purpose.SAMPLES, len(frame)):
+            await flights.room(len(frame))
+            flights.begin(f"sample {sample_id}", self._send(connection, frame), size=len(frame))
+        elif not self._allowance.ever(len(frame)):
+            self._spool.give_up(sample_id, OVER_CAP)
 
     def _pause_s(self) -> float:
         if self._allowance.spent:
@@ -261,8 +276,10 @@ class Uplink:
 
     async def _send_telemetry(self, connection: Connection) -> None:
         while True:
-            frame = messages.encode(self._listener.telemetry())
+            self._ledger.reached(Contact.CONNECTED)
+            frame = messages.encode(self._listener.telemetry(seq=self._reports + 1))
             if self._allowance.spend(Purpose.TELEMETRY, len(frame)):
+                self._reports += 1  # a gap tells the cloud of a lost report, so what is not sent has no number
                 await connection.publish(self._topics[Channel.TELEMETRY], frame, qos=0)
             await asyncio.sleep(self._telemetry_interval_s)
 

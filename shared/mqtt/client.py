@@ -12,7 +12,8 @@ import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from paho.mqtt.client import error_string
@@ -21,9 +22,11 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shared.errors import BrokerUnavailable, ConnectionLost
 from shared.mqtt.dialling import CONNECT_TIMEOUT_S, paho_client, reach
+from shared.mqtt.held import Held
 from shared.mqtt.inbox import Inbox
 from shared.mqtt.owed import Debt, Owed
-from shared.mqtt.seam import Connection, Connector, Glance, Identity, Received
+from shared.mqtt.reading import Reading
+from shared.mqtt.seam import Glance, Identity, Received
 from shared.mqtt.settings import BrokerSettings
 
 log = logging.getLogger(__name__)
@@ -32,31 +35,13 @@ _GOODBYE_TIMEOUT_S = 2.0
 _TICK_S = 1.0
 # Unanswered bytes beyond which nothing more is posted.
 _POSTED_BYTES = 4 * 1024**2
+# What a receive maximum can be at most (MQTT 5, 3.1.2.11.3).
+_MOST_HELD = 65_535
 # paho's message ids count from 1; the answers to CONNECT and DISCONNECT have none.
 _CONNECTION = 0
 
 
-def connector(settings: BrokerSettings) -> Connector:
-    """Connections to the broker that the settings name."""
-
-    @asynccontextmanager
-    async def connect(identity: Identity) -> AsyncIterator[Connection]:
-        connection = _PahoConnection(settings, identity)
-        try:
-            await connection.open()
-        except BrokerUnavailable as err:
-            raise BrokerUnavailable(
-                f"no MQTT broker answers at {settings.address} ({err}): start it, or correct [broker]"
-            ) from err
-        try:
-            yield connection
-        finally:
-            await connection.close()
-
-    return connect
-
-
-class _PahoConnection:
+class PahoConnection:
     """Used once. Everything but the dialling and `post` runs in the event loop's thread."""
 
     def __init__(self, settings: BrokerSettings, identity: Identity) -> None:
@@ -70,7 +55,11 @@ class _PahoConnection:
         self._writing = False
         self._ticking: asyncio.TimerHandle | None = None
         self._owed = Owed()
-        self._inbox = Inbox(identity.max_queued)
+        # No more is read than may be held, so nothing of that is ever dropped.
+        self._inbox = Inbox(_MOST_HELD if identity.hold else identity.max_queued)
+        self._held = Held(identity.hold or _MOST_HELD, identity.hold_bytes)
+        self._reading: Reading | None = None
+        self._subscribing = 0
         self._refused: set[str] = set()
         self._lost: str | None = None
 
@@ -88,7 +77,7 @@ class _PahoConnection:
         # whatever gets its number next.
         self._descriptor = os.dup(self._socket.fileno())
         client.on_socket_register_write = self._on_write_wanted
-        self._loop.add_reader(self._descriptor, self._read)
+        self._reading = Reading(self._loop, self._descriptor, self._read)
         try:
             answer = self._expect(_CONNECTION, "CONNECT")
             self._tick()
@@ -159,9 +148,25 @@ class _PahoConnection:
                 raise ConnectionLost(f"connection lost while subscribing: {error_string(rc)}")
             answer = self._expect(mid, "SUBSCRIBE")
             self._write()
-        for name, code in zip(filters, await answer, strict=True):
+            # The broker may have sent as much of a session's backlog as is held, before its answer: read on for that.
+            self._subscribing += 1
+            self._hold_back()
+        try:
+            codes = await answer
+        finally:
+            self._subscribing -= 1
+            self._hold_back()
+        for name, code in zip(filters, codes, strict=True):
             if code.is_failure:
                 raise BrokerUnavailable(f"the broker refused the subscription to {name}: {code}")
+
+    def acknowledge(self, message: Received) -> None:
+        if not (message.number and self._is_open()):
+            return
+        with self._lock:
+            for number in self._held.done(message.number):
+                self._client.ack(number, 1)  # is only queued: paho asks for the writing of all that is
+            self._hold_back()
 
     def messages(self) -> AsyncIterator[Received]:
         return self._inbox.messages()
@@ -189,8 +194,17 @@ class _PahoConnection:
         with self._lock:
             self._guarded(self._client.loop_read)
             # What TLS has decrypted already, the socket does not announce again.
-            while self._is_open() and getattr(self._socket, "pending", int)() > 0:
+            while self._is_open() and self._has_room and getattr(self._socket, "pending", int)() > 0:
                 self._guarded(self._client.loop_read)
+            self._hold_back()
+
+    @property
+    def _has_room(self) -> bool:
+        return self._subscribing > 0 or not self._held.full
+
+    def _hold_back(self) -> None:
+        if self._is_open() and self._reading is not None:
+            self._reading.look(wanted=self._has_room)
 
     def _write(self) -> None:
         with self._lock:
@@ -209,7 +223,10 @@ class _PahoConnection:
     def _tick(self) -> None:
         """Once a second: keep the connection alive, and see whether it is."""
         with self._lock:
-            self._guarded(self._client.loop_misc)
+            if self._reading is None or self._reading.looking:
+                self._guarded(self._client.loop_misc)
+            elif not self._client.want_write():  # nothing of a packet may be in between
+                self._guarded(partial(self._reading.ping, self._socket, self._settings.keepalive_s / 2))
             silent_s = self._owed.overdue_s()
         self._write()
         if silent_s is not None:
@@ -235,7 +252,10 @@ class _PahoConnection:
         self._lose(f"the broker said: {reason}" if flags.is_disconnect_packet_from_server else "the line broke")
 
     def _on_message(self, client: object, userdata: object, message: Any) -> None:
-        self._inbox.put(Received(message.topic, bytes(message.payload)))
+        number = message.mid if message.qos and self._identity.hold else 0
+        if number:
+            self._held.came(number, len(message.payload))
+        self._inbox.put(Received(message.topic, bytes(message.payload), number))
 
     def _on_answer(self, client: object, userdata: object, mid: int, reason: Any, properties: object) -> None:
         debt = self._owed.settle(mid, reason)
@@ -266,7 +286,8 @@ class _PahoConnection:
             self._lost = why
             if self._ticking is not None:
                 self._ticking.cancel()
-            self._loop.remove_reader(self._descriptor)
+            if self._reading is not None:
+                self._reading.stop()
             self._loop.remove_writer(self._descriptor)
             os.close(self._descriptor)
             self._socket.close()

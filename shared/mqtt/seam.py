@@ -13,10 +13,15 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message as it came in."""
+    """A message as it came in.
+
+    Attributes:
+        number: its packet id, where its reader acknowledges it; 0: there is nothing to acknowledge (QoS 0).
+    """
 
     topic: str
     payload: bytes
+    number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +39,17 @@ class Identity:
     Attributes:
         session_expiry_s: how long the broker keeps the session and queues QoS 1 messages after a disconnect.
         max_queued: messages that came in and wait to be read; what comes on top of them is dropped.
+        hold, hold_bytes: how many QoS 1 messages, and how many bytes of them, the reader takes before it acknowledges
+            them (`Connection.acknowledge`): nothing more is read then, and the broker keeps the rest. It gives those
+            that were not acknowledged to the session's next connection. 0: each is acknowledged as it comes in.
     """
 
     client_id: str
     will: Will | None = None
     session_expiry_s: int = 0
     max_queued: int = 10_000
+    hold: int = 0
+    hold_bytes: int = 64 * 1024**2
 
 
 Glance = Callable[[Received], bool]
@@ -81,6 +91,14 @@ class Connection(Protocol):
         Raises:
             BrokerUnavailable: the broker refused one of them.
             ConnectionLost: the broker went away.
+        """
+        ...
+
+    def acknowledge(self, message: Received) -> None:
+        """The reader is done with a message of this connection: the broker may forget it; see `Identity.hold`.
+
+        In any order: what goes out keeps the order in which the messages came, so one that is never acknowledged holds
+        all after it. On a connection that is lost this does nothing: the broker sends the message again.
         """
         ...
 

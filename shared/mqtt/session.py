@@ -16,6 +16,11 @@ from shared.mqtt.settings import BrokerSettings
 
 log = logging.getLogger(__name__)
 
+# So many connections in a row that broke within so long, while the broker takes new ones: not a bad line. Brokers
+# should say "session taken over" to the client that they throw out; Mosquitto 2.0.11 and rumqttd only hang up.
+_THROWN_OUT = 3
+_THROWN_OUT_WITHIN_S = 10.0
+
 
 async def keep_connected(
     connect: Connector,
@@ -35,6 +40,7 @@ async def keep_connected(
     waits: Iterator[float] = exponential(settings.reconnect_first_s, settings.reconnect_cap_s)
     bound = 0.0
     out = False
+    broken = 0
     while True:
         began = None
         try:
@@ -49,6 +55,15 @@ async def keep_connected(
             if not out:
                 log.warning("broker %s: %s; nothing is lost, trying again until it answers", settings.address, err)
             out = True
+        broken = broken + 1 if began is not None and clock() - began < _THROWN_OUT_WITHIN_S else 0
+        if broken == _THROWN_OUT:
+            log.error(
+                "broker %s: %d connections in a row broke at once: does another client use the id %s? "
+                "Two of one id throw each other out for ever: give each its own name",
+                settings.address,
+                broken,
+                identity.client_id,
+            )
         if began is not None and clock() - began > bound:
             waits = exponential(settings.reconnect_first_s, settings.reconnect_cap_s)
         bound = next(waits)

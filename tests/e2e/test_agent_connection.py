@@ -4,11 +4,13 @@ from uuid import UUID
 
 import pytest
 
+from shared import messages
 from shared.mqtt import BrokerSettings, connector
+from shared.topics import Channel
 from tests.e2e.agent_bench import DEVICE, Device, gapless
 from tests.harness import Mosquitto, eventually, free_port
 from tests.harness.brokers import NO_MOSQUITTO, find_mosquitto
-from tests.sim.cloud import MessageCloud, refuse, silence, verdict
+from tests.sim.cloud import MessageCloud, accept, refuse, silence, verdict
 
 pytestmark = pytest.mark.e2e
 
@@ -50,6 +52,28 @@ async def test_agent_offloads_what_is_hard_and_takes_the_answers(broker, process
     assert gapless(device.records())
     hard = [each for each in device.records() if each["action"] == "offload"]
     assert {each["reference"] for each in hard} == {0}
+
+
+async def test_verdicts_that_came_while_the_device_was_away_become_corrections(broker, processes, tmp_path):
+    device = Device(tmp_path / "device", broker.port, processes)
+    async with cloud_at(broker.port, answer=accept) as cloud:
+        agent = device.start()
+        await eventually(lambda: len(cloud.samples) >= 5, timeout=30, what="the cloud has samples, and says so")
+        assert agent.stop() == 0
+        assert device.records("correction") == []
+        for (header, _), *_ in cloud.samples.values():
+            await cloud.send(DEVICE, Channel.VERDICT, messages.encode(verdict(header, 7)))
+        asked = arrived(cloud)
+        device.stream(count=1)
+        agent = device.start()
+        await eventually(
+            lambda: {each["sample_id"] for each in device.records("correction")} >= asked,
+            timeout=30,
+            what="every correction is told",
+        )
+        assert agent.stop() == 0
+    assert len(device.records("correction")) == len(asked)
+    assert {each["reference"] for each in device.records("correction")} == {0}
 
 
 async def test_agent_without_a_broker_answers_and_delivers_everything_when_it_comes(processes, tmp_path):

@@ -1,7 +1,10 @@
 """The cloud service as a process, with a real broker and a device that is nothing but an MQTT client."""
 
+import json
 import os
+import re
 import subprocess
+import urllib.request
 
 import numpy as np
 import pytest
@@ -30,7 +33,7 @@ async def test_sample_is_stored_and_answered_with_either_broker(tmp_path, broker
         verdict = await cam.verdict(sent.sample_id)
         assert verdict.prediction == 3
         assert verdict.task == "digits"
-        assert len(verdict.teacher) == 12
+        assert verdict.teacher.startswith("teacher-onnx-")
         assert sum(verdict.probabilities) == pytest.approx(1.0, abs=1e-5)
 
         stored = cloud.get(f"/api/v1/samples/{sent.sample_id}")
@@ -194,12 +197,14 @@ async def test_full_disk_stores_nothing_loses_nothing_and_is_said_once(cloud, mo
         more = await cam.send(sample(7))
         private = await cam.send(sample(2), training_use=False)
         assert (await cam.verdict(private.sample_id)).prediction == 2
-        assert not {h.sample_id for h in (*lost, more)} & {*cam.verdicts, *cam.accepted, *cam.refused}
+        kept = (*lost, more)
+        assert not {h.sample_id for h in kept} & {*cam.verdicts, *cam.accepted, *cam.refused}
         filler.unlink()
         again = await cam.send(sample(3))
         assert (await cam.verdict(again.sample_id)).prediction == 3
         process.wait_for_log("samples are stored again")
-    assert {s["id"] for s in cloud.samples()} == {str(first.sample_id), str(again.sample_id)}
+        await cam.wait(lambda: all(h.sample_id in cam.verdicts for h in kept))  # nobody sent them again
+    assert {s["id"] for s in cloud.samples()} == {str(h.sample_id) for h in (first, again, *kept)}
     text = process.log_text()
     assert text.count("samples cannot be stored") == 1
     assert "Traceback" not in text
@@ -236,6 +241,58 @@ def test_missing_teacher_ends_in_one_line_and_a_code(cloud):
     assert process.returncode == 65
     assert "there is no teacher" in process.log_text()
     assert "Traceback" not in process.log_text()
+
+
+@pytest.fixture
+def replicas(cloud, free_port):
+    """Two services on one broker, database and blob store; only where their API listens tells them apart."""
+    soon = ("--set", "ingest.orphan_after_s=3")
+    first = cloud.start(*soon)
+    second = cloud.start(*soon, "--set", f"http.port={free_port()}")
+    return first, second
+
+
+def instance(process) -> str:
+    return re.search(r"as (\w+)", process.log_text())[1]
+
+
+def counts(process) -> dict[str, int]:
+    port = re.search(r"serves site \w+ on http://127\.0\.0\.1:(\d+)", process.log_text())[1]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
+        return json.load(answer)["counts"]
+
+
+async def test_two_replicas_share_the_work_evenly_and_need_no_settings_for_it(cloud, mosquitto, replicas):
+    async with device(mosquitto, "a") as a, device(mosquitto, "b") as b:
+        sent = [(dev, await dev.send(sample(n % 9), seq=n)) for n in range(200) for dev in (a, b)]
+        for dev, one in sent:
+            await dev.verdict(one.sample_id)
+    first, second = (counts(each)["samples"] for each in replicas)
+    assert first + second == 400
+    assert abs(first - second) <= 0.05 * 400
+    assert len(cloud.samples()) == 400
+    assert instance(replicas[0]) != instance(replicas[1])
+    leaders = [each for each in replicas if "this replica leads" in each.log_text()]
+    assert leaders == [replicas[0]]
+    for each in replicas:
+        assert not re.search(r"Traceback|does another client use the id", each.log_text())
+
+
+async def test_replica_that_is_killed_loses_nothing_even_if_no_device_repeats_it(cloud, mosquitto, replicas):
+    doomed = replicas[0]
+    name = instance(doomed)
+    async with device(mosquitto) as cam:
+        sent = [await cam.send(sample(n % 9), seq=n) for n in range(150)]
+        await cam.wait(lambda: len(cam.verdicts) >= 5)
+        doomed.kill()
+        sent += [await cam.send(sample(n % 9), seq=n) for n in range(150, 200)]
+        replicas[1].wait_for_log("this replica leads", timeout=30)
+        doomed.start()
+        await cam.wait(lambda: len({*cam.verdicts, *cam.accepted}) == 200, timeout_s=60)
+    assert instance(doomed) == name
+    rows = cloud.samples()
+    assert {row["id"] for row in rows} == {str(h.sample_id) for h in sent}
+    assert len(rows) == 200
 
 
 async def test_killed_service_finds_its_session_and_its_devices_again(tmp_path, broker, processes, free_port):

@@ -18,8 +18,9 @@ from tests.lab.rootfs import overlay
 
 SHAPE = (32, 32, 3)
 SAMPLES = 300  # on x86 it is measured after 1,000; nothing grows any more after these
-# What is measured, and a little; the goals of 90 and 75 MB are docs/benchmarks.md's: the second is missed by 4 to 5.
-MOST_RSS_MB, MOST_PSS_MB = 90.0, 85.0
+# What is measured, 76 to 78 and 74 to 75.5, and a little: where the allocator's pieces fall differs from run to run.
+# The goals of 90 and 75 MB are docs/benchmarks.md's.
+MOST_RSS_MB, MOST_PSS_MB = 79.0, 77.0
 ALL = (SAFE, Choice(kernels=Kernels.FLOAT))
 
 # What the device does with a candidate: the self-test in a child, then every way of running it, each in a child too.
@@ -35,6 +36,7 @@ print(asyncio.run(self_tester(settings)(Path(sys.argv[1]), timeout_s=110)).large
 MEMORY = """
 import time
 import numpy as np
+import edge_agent.cli  # as `edge-agent run` has
 from edge_agent import EdgeAgent
 from edge_agent.footprint import give_back
 samples = np.load("/data/samples.npy")
@@ -110,6 +112,7 @@ def test_infer_answers_as_here(device, slot):
     assert outcome["confidence"] == pytest.approx(float(uncertainty.softmax(logits).max()), abs=0.02)
 
 
+@pytest.mark.timeout(400)  # two minutes where nobody else computes
 def test_connected_agent_stays_small(device, slot, mosquitto, tmp_path):
     if (reason := arm_board.why_not()) is not None:
         pytest.skip(reason)
@@ -119,7 +122,7 @@ def test_connected_agent_stays_small(device, slot, mosquitto, tmp_path):
     (first_rss, first_pss), (rss, pss) = [map(float, line.split()) for line in lines]
     mosquitto.stop()  # its log is whole now
     assert "edge-lab-arm-1" in mosquitto.log_text(), "the agent was connected"
-    print(f"\nArm, {SAMPLES} samples: {first_rss:.0f} MB RSS, {first_pss:.0f} MB PSS; ", end="")
-    print(f"the start's code given back, as many again: {rss:.0f} and {pss:.0f} MB", end="")
+    print(f"\nArm, {SAMPLES} samples: {first_rss:.1f} MB RSS, {first_pss:.1f} MB PSS; ", end="")
+    print(f"the start's code given back, as many again: {rss:.1f} and {pss:.1f} MB", end="")
     assert rss <= MOST_RSS_MB
     assert pss <= MOST_PSS_MB

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from cloud_service.errors import NotFound, StoreError
-from shared.bundle import sha256
+from cloud_service.storage.blobs import Range
 from shared.errors import StorageFull
 
 
@@ -12,7 +12,7 @@ class MemoryBlobs:
 
     Attributes:
         blobs: what is stored, by name.
-        full, broken: whether `put` refuses, and how; `broken` breaks `get`, too.
+        full, broken: whether `put` refuses, and how; `broken` breaks `get` and `delete`, too.
     """
 
     def __init__(self) -> None:
@@ -20,20 +20,24 @@ class MemoryBlobs:
         self.full = False
         self.broken = False
 
-    async def put(self, blobs: Sequence[bytes]) -> list[str]:
+    async def put(self, name: str, data: bytes) -> None:
         if self.full:
             raise StorageFull("no space left for sample payloads: simulated")
         self._check()
-        names = [sha256(blob) for blob in blobs]
-        self.blobs.update(zip(names, blobs, strict=True))
-        return names
+        self.blobs[name] = data
 
-    async def get(self, name: str) -> bytes:
+    async def get(self, name: str, ranges: Sequence[Range]) -> list[bytes]:
         self._check()
         try:
-            return self.blobs[name]
+            data = self.blobs[name]
         except KeyError:
-            raise NotFound(f"blob {name} is not in the store") from None
+            raise NotFound(f"object {name} is not in the blob store") from None
+        return [data[part.start : part.start + part.size] if part.size else data for part in ranges]
+
+    async def delete(self, names: Sequence[str]) -> None:
+        self._check()
+        for name in names:
+            self.blobs.pop(name, None)
 
     def _check(self) -> None:
         if self.broken:

@@ -3,7 +3,9 @@
 It behaves like a broker as `shared.mqtt` shows it: QoS 1, retained messages, the last will after an abrupt end,
 persistent sessions that queue QoS 1 messages, shared subscriptions served in turn (members that are connected first).
 As with the real client, a message counts as received when it lies in the client's inbox: what a client has not read
-when its connection ends is gone, and only QoS 1 messages for a persistent session that is away are queued.
+when its connection ends is gone, and only QoS 1 messages for a persistent session that is away are queued. A client
+that acknowledges by itself (`Identity.hold`) gets no more than it may hold; what it had not acknowledged comes first
+on its session's next connection.
 
     broker = SimulatedBroker()
     agent = asyncio.create_task(run_agent(broker.connect))
@@ -19,10 +21,10 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shared.errors import BrokerUnavailable, ConnectionLost
-from shared.mqtt import Connection, Glance, Identity, Received, Will
+from shared.mqtt import Connection, Glance, Identity, Received
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class _Session:
     persistent: bool
     filters: list[str] = field(default_factory=list)
     queue: deque[Received] = field(default_factory=deque)
+    held: dict[int, Received] = field(default_factory=dict)
     connection: _SimulatedConnection | None = None
 
 
@@ -139,12 +142,20 @@ class SimulatedBroker:
         return [session.client_id for session in self._sessions.values() if session.connection]
 
     def queued(self, client_id: str) -> int:
-        """Messages that wait for an absent client."""
+        """Messages that wait for a client that is absent, or holds as many as it may."""
         return len(self._sessions[client_id].queue) if client_id in self._sessions else 0
+
+    def held(self, client_id: str) -> int:
+        """Messages that a client has and did not acknowledge."""
+        return len(self._sessions[client_id].held) if client_id in self._sessions else 0
 
     def publish(self, topic: str, payload: bytes, *, qos: int = 1, retain: bool = False) -> None:
         """Publish as somebody who needs no connection."""
         self._take(Publication("", topic, payload, qos, retain))
+
+    def misroute(self, client_id: str, topic: str, payload: bytes) -> None:
+        """Give a client what it did not ask for."""
+        self._deliver(self._sessions[client_id], Received(topic, payload), 1)
 
     def published(self, pattern: str) -> list[bytes]:
         """Payloads that reached the broker on topics that match, in order."""
@@ -177,16 +188,19 @@ class SimulatedBroker:
         if session is None or not persistent:
             session = self._sessions[identity.client_id] = _Session(identity.client_id, persistent)
         session.persistent = persistent
-        session.connection = connection = _SimulatedConnection(self, session, identity.will, identity.max_queued)
+        session.connection = connection = _SimulatedConnection(self, session, identity)
         self.connections_made += 1
-        while session.queue:
-            connection.deliver(session.queue.popleft())
+        waiting, session.queue = session.queue, deque()
+        for message in waiting:
+            self._deliver(session, message, 1)
         self._notify()
         return connection
 
     def _close(self, connection: _SimulatedConnection, *, abrupt: bool) -> None:
         session = connection.session
         session.connection = None
+        session.queue.extendleft(reversed(session.held.values()))
+        session.held.clear()
         if not session.persistent:
             self._sessions.pop(session.client_id, None)
         connection.end()
@@ -233,12 +247,25 @@ class SimulatedBroker:
         return direct
 
     def _deliver(self, session: _Session, message: Received, qos: int) -> None:
-        if session.connection:
-            session.connection.deliver(message)
+        connection = session.connection
+        if connection and (qos == 0 or not connection.hold):
+            connection.deliver(message)
+        elif connection and connection.has_room and not session.queue:
+            connection.numbered += 1
+            session.held[connection.numbered] = numbered = replace(message, number=connection.numbered)
+            connection.deliver(numbered)
         elif session.persistent and qos > 0 and len(session.queue) < self.max_queued:
             session.queue.append(message)
         else:
             self.discarded += 1
+
+    def _acknowledge(self, session: _Session, number: int) -> None:
+        session.held.pop(number, None)
+        if session.queue:
+            waiting, session.queue = session.queue, deque()
+            for message in waiting:
+                self._deliver(session, message, 1)
+        self._notify()
 
     def _subscribe(self, connection: _SimulatedConnection, name: str) -> None:
         if name not in connection.session.filters:
@@ -246,7 +273,7 @@ class SimulatedBroker:
         # MQTT 5, 4.8.2: a shared subscription gets no retained messages.
         for topic, payload in list(self.retained.items()):
             if matches(name, topic):
-                connection.deliver(Received(topic, payload))
+                self._deliver(connection.session, Received(topic, payload), 1)
 
     def _notify(self) -> None:
         for change in self._changed:
@@ -255,13 +282,20 @@ class SimulatedBroker:
 
 
 class _SimulatedConnection:
-    def __init__(self, broker: SimulatedBroker, session: _Session, will: Will | None, max_inbox: int) -> None:
-        self.broker, self.session, self.will, self.max_inbox = broker, session, will, max_inbox
+    def __init__(self, broker: SimulatedBroker, session: _Session, identity: Identity) -> None:
+        self.broker, self.session, self.will, self.hold = broker, session, identity.will, identity.hold
+        self.max_inbox, self.hold_bytes = identity.max_queued, identity.hold_bytes
+        self.numbered = 0
         self.lost = False
         self.inbox: deque[Received] = deque()
         self.wake = asyncio.Event()
         self.round_trip_s: float | None = None
         self.glance: Glance | None = None
+
+    @property
+    def has_room(self) -> bool:
+        held = self.session.held.values()
+        return len(held) < self.hold and sum(len(message.payload) for message in held) < self.hold_bytes
 
     def watch(self, glance: Glance) -> None:
         self.glance = glance
@@ -286,6 +320,10 @@ class _SimulatedConnection:
         self._check("connection lost while subscribing")
         for name in filters:
             self.broker._subscribe(self, name)
+
+    def acknowledge(self, message: Received) -> None:
+        if message.number and not self.lost:
+            self.broker._acknowledge(self.session, message.number)
 
     async def messages(self) -> AsyncIterator[Received]:
         while True:

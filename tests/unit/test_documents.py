@@ -15,6 +15,7 @@ PAGES = [
     DOCS / "protocol.md",
     DOCS / "outcomes.md",
     DOCS / "local-server.md",
+    DOCS / "simulate.md",
     *sorted((DOCS / "adr").glob("*.md")),
 ]
 DECISIONS = sorted((DOCS / "adr").glob("[0-9]*.md"))

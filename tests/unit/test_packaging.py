@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-CORE_NAMES = {"cbor2", "numpy", "paho-mqtt", "pydantic", "pydantic-settings"}
+CORE_NAMES = {"cbor2", "numpy", "paho-mqtt", "pydantic"}
 PACKAGES = ("shared", "edge_agent", "cloud_service")
 
 

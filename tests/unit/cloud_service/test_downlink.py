@@ -58,3 +58,27 @@ async def test_receipts_that_cannot_be_sent_are_dropped(broker, downlink):
         downlink.attach(connection)
         await receipts.flush()
     assert receipts_of(broker, "cam-1") == []
+
+
+async def test_receipts_for_a_thousand_devices_are_one_frame_each(broker, downlink):
+    receipts = Receipts(downlink)
+    for _ in range(5):
+        for number in range(1_000):
+            receipts.accept(f"cam-{number}", new_id())
+    async with broker.connect(Identity("cloud")) as connection:
+        downlink.attach(connection)
+        await receipts.flush()
+    frames = broker.published("edgeloop/v1/demo/+/receipt")
+    assert len(frames) == receipts.sent == 1_000
+    assert {len(messages.decode(Receipt, frame).accepted) for frame in frames} == {5}
+
+
+async def test_what_cannot_be_posted_now_is_published(broker, downlink):
+    broker.line_is_full = True
+    async with broker.connect(Identity("cloud")) as connection:
+        downlink.attach(connection)
+        await downlink.tell("cam-1", Channel.RECEIPT, Receipt())
+    assert len(receipts_of(broker, "cam-1")) == 1
+    downlink.detach()
+    with pytest.raises(ConnectionLost):
+        await downlink.tell("cam-1", Channel.RECEIPT, Receipt())

@@ -1,99 +1,21 @@
 """The way of a sample through the cloud, with a broker and a blob store in memory and a real database."""
 
 import asyncio
-import threading
-from contextlib import asynccontextmanager
-from random import Random
 
 import numpy as np
-import pytest
 
-from cloud_service.ingest import Ingest, Parts
 from cloud_service.rollouts.driver import DeploymentFilter
-from cloud_service.settings import IngestSettings
-from cloud_service.storage.samples import Answer, SampleFilter
-from cloud_service.teacher.worker import Model, Teacher
+from cloud_service.storage.samples import Answer, NewSample, SampleFilter
 from shared import messages
 from shared.messages import UpdateFailure
-from shared.mqtt import BrokerSettings, keep_connected
 from shared.topics import Channel
 from tests.sim.bundles import make, sample
-from tests.sim.clock import SimulatedClock
 from tests.sim.device import BareDevice, header
-
-
-class TeacherModel:
-    """Reads the label off the sample; fails on label 9; can be held."""
-
-    def __init__(self):
-        self.calls = 0
-        self.free = threading.Event()
-        self.free.set()
-
-    def __call__(self, batch):
-        self.calls += 1
-        assert self.free.wait(20)
-        logits = batch.reshape(len(batch), -1)[:, :10].astype(np.float32)
-        if logits.argmax(axis=1).max() == 9:
-            raise ValueError("nine is too hard")
-        return logits
-
-
-@pytest.fixture
-def model():
-    return TeacherModel()
-
-
-@pytest.fixture
-def clock():
-    return SimulatedClock(runs=False)
-
-
-@pytest.fixture
-def cloud(broker, downlink, fleet, rollouts, samples, digits_task, model, clock):
-    """Runs an ingest on the simulated broker; settings may be replaced."""
-
-    @asynccontextmanager
-    async def run(**settings):
-        teacher = Teacher(Model("t1", model), task="digits")
-        parts = Parts({"digits": digits_task.terms}, {"digits": teacher}, samples, fleet, rollouts, downlink)
-        ingest = Ingest(parts, IngestSettings(**settings), site="demo", clock=clock, sleep=clock.sleep)
-        connected = keep_connected(
-            broker.connect, ingest.identity, ingest.session, settings=BrokerSettings(), rng=Random(0), sleep=no_wait
-        )
-        tasks = [asyncio.create_task(part) for part in (teacher.run(), ingest.run(), connected)]
-        await broker.wait_until(lambda: downlink.connected)
-        try:
-            yield ingest
-        finally:
-            for each in tasks:
-                each.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-            assert all(isinstance(result, asyncio.CancelledError) for result in results), results
-
-    return run
-
-
-async def no_wait(_seconds: float) -> None:
-    await asyncio.sleep(0)
+from tests.sim.ingest import SAMPLES, tick, until
 
 
 def device(broker, name="cam-1") -> BareDevice:
     return BareDevice(broker.connect, "demo", name)
-
-
-async def until(condition, timeout_s=10.0):
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0)
-
-
-async def tick(clock, seconds=0.3):
-    """Let the ingest's receipts loop run once."""
-    await until(lambda: clock.sleeping)
-    clock.advance(seconds)
-    await asyncio.sleep(0)
-    await until(lambda: clock.sleeping)
 
 
 async def test_samples_of_many_devices_are_stored_and_each_answered_to_its_own(cloud, broker, samples):
@@ -177,26 +99,156 @@ async def test_teachers_failure_is_receipted_when_stored_and_refused_when_not(cl
     assert len([r for r in caplog.records if "too hard" in r.message]) == 1
 
 
-async def test_full_store_keeps_silent_and_recovers(cloud, broker, blobs, clock, caplog):
+async def test_full_store_keeps_silent_and_stores_by_itself_when_there_is_room(cloud, broker, blobs, clock, caplog):
     caplog.set_level("INFO")
     async with cloud() as ingest, device(broker) as cam:
         blobs.full = True
-        lost = [await cam.send(sample(1)) for _ in range(3)]
+        kept = [await cam.send(sample(n)) for n in range(3)]
         private = await cam.send(sample(2), training_use=False)
         assert (await cam.verdict(private.sample_id)).prediction == 2
         await until(lambda: ingest.counts.samples == 4)
-        await tick(clock)
+        for _ in range(8):
+            await tick(clock)
         assert not cam.accepted
         assert set(cam.verdicts) == {private.sample_id}
+        assert broker.held(SAMPLES) == 3
         blobs.full = False
-        again = await cam.send(sample(3))
-        await cam.verdict(again.sample_id)
-        for each in lost:
-            await cam.publish(Channel.SAMPLE, messages.encode_sample(each, sample(1)))
-            await cam.verdict(each.sample_id)
-    said = [r.message for r in caplog.records if r.name == "cloud_service.answering"]
+        for _ in range(8):
+            await tick(clock)
+        for n, each in enumerate(kept):
+            assert (await cam.verdict(each.sample_id)).prediction == n
+        assert broker.held(SAMPLES) == 0
+    said = [r.message for r in caplog.records if r.name == "cloud_service.storing"]
     assert len([line for line in said if "no space left" in line]) == 1
     assert said.count("samples are stored again") == 1
+
+
+async def test_what_could_not_be_stored_is_left_to_the_broker_when_the_connection_is_lost(cloud, broker, blobs, clock):
+    async with cloud() as ingest, device(broker) as cam:
+        blobs.full = True
+        kept = [await cam.send(sample(n)) for n in range(3)]
+        await until(lambda: ingest.waiting == 3)
+        for _ in range(3):  # no more of them in memory with every connection
+            ingest.counts.samples = 0
+            broker.drop_connections("edgeloop-demo-main")
+            await until(lambda: ingest.counts.samples == 3)
+            await tick(clock)
+            assert ingest.waiting <= 3
+        blobs.full = False
+        for _ in range(8):
+            await tick(clock)
+        for each in kept:
+            await cam.verdict(each.sample_id)
+    assert ingest.counts.stored == 3
+
+
+async def test_killed_replica_leaves_what_it_had_not_stored_to_its_next_life(cloud, broker, blobs):
+    blobs.full = True
+    async with device(broker) as cam:
+        async with cloud() as first:
+            sent = [await cam.send(sample(n)) for n in range(5)]
+            await until(lambda: first.waiting == 5)
+            broker.drop_connections("edgeloop-demo-main-samples")
+        blobs.full = False
+        async with cloud():
+            for n, each in enumerate(sent):
+                assert (await cam.verdict(each.sample_id)).prediction == n
+
+
+async def test_broker_holds_what_is_more_than_a_replica_may_hold(cloud, broker, model, samples):
+    model.free.clear()
+    async with cloud(max_held=8, max_under_way=4, batch=2) as ingest, device(broker) as cam:
+        sent = [await cam.send(sample(n % 9)) for n in range(40)]
+        await until(lambda: broker.held(SAMPLES) == 8 and ingest.waiting == 8)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        # Under way, and what is held: nothing else is in memory.
+        assert ingest.counts.samples == 4 + 8
+        assert broker.queued(SAMPLES) == 40 - ingest.counts.samples
+        model.free.set()
+        for n, each in enumerate(sent):
+            assert (await cam.verdict(each.sample_id)).prediction == n % 9
+    assert broker.discarded == 0
+    assert ingest.counts.redelivered == 0
+
+
+async def test_sample_that_somebody_waits_for_overtakes_all_that_wait_in_memory(cloud, broker, model):
+    model.free.clear()
+    async with cloud(max_held=100, max_under_way=4, batch=2) as ingest, device(broker) as cam:
+        others = [await cam.send(sample(n % 9)) for n in range(60)]
+        await until(lambda: ingest.counts.samples == 60 and ingest.counts.stored == 4)
+        wanted = await cam.send(sample(5), deadline_ms=60_000)
+        await until(lambda: ingest.counts.stored == 5)
+        model.free.set()
+        assert (await cam.verdict(wanted.sample_id)).prediction == 5
+        assert len(cam.verdicts) <= 4 + 8 + 1  # what the teacher had begun, and its next batch
+        for each in others:
+            await cam.verdict(each.sample_id)
+
+
+async def test_replica_holds_no_more_bytes_than_it_may(cloud, broker, blobs):
+    blobs.full = True
+    two = 2 * len(messages.encode_sample(header(), sample(1)))
+    async with cloud(max_held_bytes=two + 1) as ingest, device(broker) as cam:
+        for n in range(10):
+            await cam.send(sample(n % 9))
+        await until(lambda: broker.held(SAMPLES) == 3)
+        assert broker.queued(SAMPLES) == 7
+        assert ingest.waiting <= 3
+
+
+async def test_backlog_of_samples_does_not_hold_back_states_and_reports(cloud, broker, blobs, fleet, clock):
+    blobs.full = True
+    async with cloud(max_held=2) as ingest, device(broker) as cam:
+        for n in range(10):
+            await cam.send(sample(n % 9))
+        await until(lambda: ingest.waiting == 2)
+        await cam.state(version="v7")
+        report = await cam.report(version="v8", sha256="b" * 64)
+
+        async def receipted():
+            while report.report_id not in cam.accepted:
+                await tick(clock)
+
+        await asyncio.wait_for(receipted(), 10)
+        await fleet.flush()
+    assert (await fleet.device("cam-1")).tasks["digits"]["bundle_version"] == "v7"
+
+
+async def test_sample_that_nobody_waits_for_any_more_is_dropped_only_if_it_is_not_for_training(
+    cloud, broker, model, clock
+):
+    model.free.clear()
+    async with cloud() as ingest, device(broker) as cam:
+        first = await cam.send(sample(1))
+        await until(lambda: model.calls)
+        private = await cam.send(sample(2), training_use=False, deadline_ms=500)
+        training = await cam.send(sample(3), deadline_ms=500)
+        await until(lambda: ingest.counts.stored == 2 and ingest.counts.unstored == 1)
+        await tick(clock, 0.6)
+        model.free.set()
+        await cam.verdict(first.sample_id)
+        assert (await cam.verdict(training.sample_id)).prediction == 3
+        await until(lambda: ingest.counts.expired == 1)
+        await tick(clock)
+        await cam.wait(lambda: private.sample_id in cam.refused)
+        assert private.sample_id not in cam.verdicts
+        assert broker.held(SAMPLES) == 0
+
+
+async def test_sample_of_a_device_that_was_deleted_is_receipted_and_not_stored(cloud, broker, samples, clock):
+    async with cloud(), device(broker) as cam:
+        old = await cam.send(sample(1))
+        await cam.verdict(old.sample_id)
+        await samples.purge_device("cam-1")
+        await cam.publish(Channel.SAMPLE, messages.encode_sample(old, sample(1)))
+
+        async def receipted():
+            while old.sample_id not in cam.accepted:
+                await tick(clock)
+
+        await asyncio.wait_for(receipted(), 10)
+    assert await samples.page(SampleFilter(), before=None, limit=10) == []
 
 
 async def test_unreadable_frames_are_counted_by_kind_and_said_once(cloud, broker, caplog):
@@ -231,34 +283,47 @@ async def test_refusal_names_the_sample(cloud, broker, clock):
         await cam.wait(lambda: sent.sample_id in cam.refused)
 
 
-async def test_lost_connection_loses_no_sample_that_is_sent_again(cloud, broker):
+async def test_lost_connection_loses_no_sample_that_is_sent_again(cloud, broker, downlink):
     async with cloud() as ingest, device(broker) as cam:
         broker.lose_publishes(1, delivered=False, matching="edgeloop/v1/demo/cam-1/verdict")
         sent = await cam.send(sample(5))
         await until(lambda: ingest.counts.stored == 1)
-        await broker.wait_until(lambda: broker.connections_made == 3)
+        await until(lambda: broker.connections_made == 5 and downlink.connected)
         await cam.publish(Channel.SAMPLE, messages.encode_sample(sent, sample(5)))
         assert (await cam.verdict(sent.sample_id)).prediction == 5
 
 
-async def test_samples_without_a_verdict_are_answered_at_the_next_start(cloud, broker, samples, blobs, model):
-    from cloud_service.storage.samples import NewSample
-
+async def test_orphans_are_answered_when_they_are_old_enough(cloud, broker, samples, blobs):
     waiting = [NewSample("cam-1", header(), sample(n)) for n in (1, 2, 3)]
     odd = NewSample("cam-1", header(task="sounds"), sample(1))
     lost = NewSample("cam-1", header(), sample(4))
-    await samples.add([*waiting, odd, lost])
-    del blobs.blobs[(await samples.one(lost.header.sample_id)).blob]
-    async with device(broker) as cam, cloud(batch=2):
-        for n, each in enumerate(waiting):
-            assert (await cam.verdict(each.header.sample_id)).prediction == n + 1
+    await samples.add([lost])
+    blobs.blobs.clear()
+    await samples.add([*waiting, odd])
+    async with device(broker) as cam:
+        async with cloud(orphan_after_s=3_600) as ingest:
+            await ingest.orphans.adopt()
+            assert ingest.counts.adopted == 0
+        async with cloud(batch=2, orphan_after_s=0) as ingest:
+            await ingest.orphans.adopt()
+            for n, each in enumerate(waiting):
+                assert (await cam.verdict(each.header.sample_id)).prediction == n + 1
+            await ingest.orphans.adopt()
+            assert ingest.counts.adopted == 3
     assert (await samples.one(odd.header.sample_id)).label is None
     assert (await samples.one(lost.header.sample_id)).label is None
 
 
-async def test_first_verdict_is_repeated_even_when_the_teacher_has_changed(cloud, broker, samples):
-    from cloud_service.storage.samples import NewSample
+async def test_verdict_names_as_many_classes_as_the_task_says(cloud, broker):
+    async with cloud(top_k=3), device(broker) as cam:
+        sent = await cam.send(sample(4))
+        verdict = await cam.verdict(sent.sample_id)
+    assert verdict.classes[0] == verdict.prediction == 4
+    assert len(verdict.classes) == len(verdict.probabilities) == 3
+    assert list(verdict.probabilities) == sorted(verdict.probabilities, reverse=True)
 
+
+async def test_first_verdict_is_repeated_even_when_the_teacher_has_changed(cloud, broker, samples):
     one = NewSample("cam-1", header(), sample(1))
     await samples.add([one])
     old = np.full(10, 0.05, np.float32)
@@ -315,11 +380,18 @@ async def test_drain_waits_for_what_is_under_way_and_takes_nothing_new(cloud, br
     assert await samples.known([late.sample_id]) == {}
 
 
-async def test_many_samples_at_once_stay_within_the_limits(cloud, broker, model):
-    async with cloud(max_under_way=4, max_queued=8, batch=3), device(broker) as cam:
-        sent = [await cam.send(sample(n % 9)) for n in range(50)]
-        for n, each in enumerate(sent):
-            while each.sample_id not in cam.verdicts:  # the broker's inbox is small: some are sent again
-                await cam.publish(Channel.SAMPLE, messages.encode_sample(each, sample(n % 9)))
-                await cam.verdict(each.sample_id)
-        assert all(cam.verdicts[h.sample_id][-1].prediction == n % 9 for n, h in enumerate(sent))
+async def test_drain_leaves_what_is_not_stored_to_the_broker(cloud, broker, model, samples):
+    model.free.clear()
+    async with device(broker) as cam:
+        async with cloud(max_under_way=2, batch=2) as ingest:
+            sent = [await cam.send(sample(n)) for n in range(8)]
+            await until(lambda: ingest.counts.stored == 2 and ingest.waiting == 6)
+            draining = asyncio.create_task(ingest.drain())
+            await asyncio.sleep(0)
+            model.free.set()
+            await asyncio.wait_for(draining, 10)
+            assert (ingest.counts.stored, ingest.counts.verdicts) == (2, 2)
+        assert broker.queued(SAMPLES) == 6
+        async with cloud():
+            for n, each in enumerate(sent):
+                assert (await cam.verdict(each.sample_id)).prediction == n

@@ -26,7 +26,7 @@ def test_paths_are_relative_to_the_settings_file(tmp_path):
     settings = read(tmp_path, 'data_dir = "data"\n[broker]\nca_file = "ca.pem"' + TASK)
     assert settings.data_dir == tmp_path / "data"
     assert settings.broker.ca_file == tmp_path / "ca.pem"
-    assert settings.tasks["digits"].teacher == tmp_path / "models/teacher.onnx"
+    assert settings.tasks["digits"].teacher[0].model == str(tmp_path / "models/teacher.onnx")
     assert str(settings.tasks["digits"].base_data) == "/abs/base.npz"
     assert settings.database_url == f"sqlite+aiosqlite:///{tmp_path}/data/edgeloop.db"
     assert settings.blobs_url == f"file://{tmp_path}/data/blobs"

@@ -15,7 +15,7 @@ import edge_agent
 from edge_agent import AgentSettings, AnsweredBy, EdgeAgent, SampleError, SettingsError
 from edge_agent.errors import AgentClosed, NoWorkingModel, StateInUse, UnknownTask
 from shared import messages
-from shared.messages import Action, Reason, Verdict
+from shared.messages import Action, Reason, Receipt, Verdict
 from shared.mqtt import Received
 from tests.harness import ROOT, free_port, wait_until
 from tests.sim import bundles
@@ -149,6 +149,23 @@ def test_agent_tells_outcomes_and_corrections(settings):
     assert outcomes == [outcome]
     ((correction),) = corrections
     assert (correction.sample_id, correction.reference, correction.agreed) == (outcome.sample_id, 5, False)
+
+
+def test_agent_tells_a_correction_whose_sample_the_cloud_had_before_the_restart(settings):
+    def receipt(header, tensor):
+        seen.append(header)
+        return Receipt(accepted=(header.sample_id,))
+
+    seen, told = [], []
+    with EdgeAgent(settings(), connect=LoopbackCloud(receipt).connect).start() as agent:
+        outcome = agent.infer(hard_sample(3), reference="mine")
+        assert agent.wait_until_delivered(10)
+    cloud = LoopbackCloud()
+    with EdgeAgent(settings(), connect=cloud.connect, on_correction=told.append).start():
+        wait_until(lambda: cloud.published, timeout=10, what="it is connected")
+        cloud.loop.call_soon_threadsafe(cloud.send, "verdict", messages.encode(verdict(seen[0], 4)))
+        wait_until(lambda: told, timeout=10, what="the correction is told")
+    assert [(each.sample_id, each.prediction, each.reference) for each in told] == [(outcome.sample_id, 4, "mine")]
 
 
 def test_agent_says_what_it_runs_and_goodbye(settings):

@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_agent.agent import EdgeAgent
-from edge_agent.ledger import Ledger, Purpose
+from edge_agent.ledger import Contact, Ledger, Purpose
 from edge_agent.status import read_status
 from tests.harness import ROOT, free_port
 from tests.sim import bundles
@@ -128,6 +129,18 @@ def test_run_ends_with_its_sources_and_keeps_what_is_not_delivered(config, tmp_p
     assert "the sources have ended" in done.stderr
 
 
+def test_run_keeps_its_memory_small(config):
+    """Where every thread is, a hung process tells the journal: one of them waits to give memory back."""
+    command = [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(config)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as agent:
+        said = ""
+        while "ready with model" not in said:
+            said = agent.stderr.readline()
+            assert said, "it ended before it was ready"
+        agent.send_signal(signal.SIGABRT)
+        assert "footprint.py" in agent.stderr.read()
+
+
 def test_run_without_a_working_model_is_one_line_and_exit_code_66(config, tmp_path):
     (tmp_path / "factory.bundle").write_bytes(b"nonsense")
     done = edge_agent("run", "--config", config)
@@ -145,6 +158,7 @@ def test_status_before_the_first_start(config):
         "tasks": {"digits": {"version": None, "slot": None, "previous": None}},
         "spool": {"items": 0, "bytes": 0, "oldest_age_s": None},
         "bytes": {"purposes": {}, "today": 0, "max_per_day": None},
+        "contacts": {"connected_s_ago": None, "delivered_s_ago": None},
         "counts": {},
     }
 
@@ -158,6 +172,19 @@ def test_status_of_a_running_agent_says_so_and_how_long_samples_wait(config):
     assert 60 <= status["spool"]["oldest_age_s"] < 90
     assert status["bytes"]["max_per_day"] == 20_000
     assert read_status(config)["running"] is False
+
+
+def test_status_tells_when_the_device_was_last_connected_and_last_answered(config, tmp_path):
+    (tmp_path / "state").mkdir()
+    ledger = Ledger(tmp_path / "state" / "ledger.json", wall=lambda: 1_000.0)
+    ledger.reached(Contact.CONNECTED)
+    ledger.save()
+    expected = {"connected_s_ago": 60.0, "delivered_s_ago": None}
+    assert read_status(config, wall=lambda: 1_060.0)["contacts"] == expected
+    later = Ledger(tmp_path / "state" / "ledger.json", wall=lambda: 1_050.0)
+    later.reached(Contact.DELIVERED)
+    later.save()
+    assert read_status(config, wall=lambda: 1_060.0)["contacts"] == {"connected_s_ago": 60.0, "delivered_s_ago": 10.0}
 
 
 def test_status_tells_the_bytes_of_today_by_the_ledgers_own_day(config, tmp_path):

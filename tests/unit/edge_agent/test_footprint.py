@@ -1,12 +1,15 @@
-import asyncio
+import ctypes
+import io
+import mmap
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from edge_agent import footprint
-from edge_agent.footprint import Mapping, code_of_files
-from tests.harness import ROOT, eventually
+from edge_agent.footprint import Mapping, unchanging
+from tests.harness import ROOT
 
 SMAPS = """\
 00400000-00500000 r-xp 00000000 fe:00 12 /usr/bin/python3.11
@@ -18,6 +21,15 @@ VmFlags: rd ex mr mw me
 Rss:                  64 kB
 Anonymous:             4 kB
 00600000-00700000 r--p 00000000 fe:00 14 /usr/lib/read only.so
+Rss:                  64 kB
+Anonymous:             0 kB
+00610000-00620000 r--p 00000000 fe:00 14 /usr/lib/relocated.so
+Rss:                  64 kB
+Anonymous:            64 kB
+00620000-00630000 r--s 00000000 fe:00 14 /usr/lib/shared
+Rss:                  64 kB
+Anonymous:             0 kB
+00630000-00640000 r--p 00000000 00:00 0 [vvar]
 Rss:                  64 kB
 Anonymous:             0 kB
 00700000-00800000 rw-p 00000000 fe:00 15 /usr/lib/data.so
@@ -51,16 +63,17 @@ def resident():
 engine = Engine(Path(sys.argv[1]))
 x = np.arange(64, dtype=np.uint8).reshape(8, 8)
 before, was = engine.run(x), resident()
-given = footprint.give_back()
+given = footprint.give_back(settled_s=0)
 now = resident()
 assert (engine.run(x) == before).all()
 print(was, now, given)
 """
 
 
-def test_code_of_files_is_what_can_be_read_again():
-    assert code_of_files(SMAPS.splitlines()) == [
+def test_what_may_be_dropped_is_what_can_be_read_again():
+    assert unchanging(SMAPS.splitlines()) == [
         Mapping(0x400000, 0x500000, 512 * 1024),
+        Mapping(0x600000, 0x700000, 64 * 1024),
         Mapping(0xB00000, 0xC00000, 8 * 1024),
     ]
 
@@ -81,20 +94,45 @@ def test_give_back_where_the_kernel_shows_nothing_is_nothing(tmp_path):
     assert footprint.give_back(tmp_path / "none") == 0
 
 
-async def test_keep_small_gives_back_again_and_again():
-    given = []
-    task = asyncio.create_task(footprint.keep_small(lambda: given.append(1) or 0, first_after_s=0.0, again_after_s=0.0))
-    await eventually(lambda: len(given) >= 3, timeout=10, what="it was given back three times")
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+class Looks:
+    """A page of this process that /proc/self/smaps says is code: from which look on?"""
+
+    def __init__(self, address, *, from_look):
+        self._text = f"{address:x}-{address + mmap.PAGESIZE:x} r--p 0 fe:00 1 /lib/x.so\nRss: 4 kB\nAnonymous: 0 kB\n"
+        self._from_look, self._looks = from_look, 0
+
+    def open(self):
+        self._looks += 1
+        return io.StringIO(self._text if self._looks >= self._from_look else "")
 
 
-async def test_keep_small_leaves_the_first_answers_alone():
+@pytest.mark.parametrize(("from_look", "left"), [(1, 0), (2, 7)])
+def test_give_back_leaves_what_is_just_being_loaded_alone(from_look, left):
+    with mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+        page[0] = 7
+        first = ctypes.c_char.from_buffer(page)
+        footprint.give_back(Looks(ctypes.addressof(first), from_look=from_look), settled_s=0)
+        del first
+        assert page[0] == left
+
+
+def test_kept_small_gives_back_again_and_again():
+    enough = threading.Event()
     given = []
-    task = asyncio.create_task(footprint.keep_small(lambda: given.append(1) or 0, again_after_s=0.0))
-    await asyncio.sleep(0.05)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+
+    def give():
+        given.append(1)
+        if len(given) == 3:
+            enough.set()
+        return 0
+
+    with footprint.kept_small(give, first_after_s=0.0, again_after_s=0.0):
+        assert enough.wait(10)
+    assert "footprint" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_kept_small_leaves_the_first_answers_alone():
+    given = []
+    with footprint.kept_small(lambda: given.append(1) or 0, again_after_s=0.0):
+        pass
     assert given == []

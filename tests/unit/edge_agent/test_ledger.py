@@ -21,6 +21,15 @@ def test_counts_and_bytes_survive_a_restart(tmp_path):
     assert after.bytes() == LedgerBytes(samples=120, updates=7)
 
 
+def test_outcomes_are_booked_and_count_in_the_day_only_where_that_is_asked_for(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.json", max_bytes_per_day=10_000)
+    ledger.book_outcomes(9_000, False)
+    assert (ledger.bytes(), ledger.bytes_today()) == (LedgerBytes(outcomes=9_000), 0)
+    ledger.book_outcomes(600, True)
+    assert (ledger.bytes().outcomes, ledger.bytes_today()) == (9_600, 600)
+    assert not ledger.has_room(9_500)
+
+
 def test_starts_are_counted_and_saved_at_once(tmp_path):
     assert [Ledger(tmp_path / "ledger.json").starts for _ in range(3)] == [1, 2, 3]
 

@@ -58,6 +58,19 @@ def test_monitor_takes_one_measure_after_the_other_and_tells_the_tasks(caplog):
     assert len(device.task.circumstances) == told
 
 
+def test_monitor_tells_of_each_change_after_it_counts_and_of_nothing_else():
+    told = []
+    device = Device(changed=lambda: told.append((device.monitor.sends_deferred(), len(device.task.circumstances))))
+    device.look(FINE)
+    device.look(HOT)
+    device.look(HOT)
+    assert told == [(True, 1)]
+    device.look(HOT, minutes=1)
+    assert told == [(True, 1), (False, 2)]
+    device.look(FINE, minutes=4)
+    assert told[2:] == [(True, 3), (True, 4)]
+
+
 def test_monitor_says_when_all_is_well_again(caplog):
     caplog.set_level("INFO")
     device = Device()

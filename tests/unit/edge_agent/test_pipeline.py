@@ -1,5 +1,7 @@
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from random import Random
 
 import numpy as np
@@ -240,6 +242,22 @@ def test_verdict_repeated_changes_nothing(build):
     (item,) = parts.spool.due(1)
     for _ in range(3):
         parts.pipeline.take_verdict(verdict(item.header, 3))
+    assert len(parts.sink.corrections) == 1
+    assert parts.ledger.counts()["digits"].verdicts == 1
+
+
+def test_correction_is_told_once_though_the_disk_does_not_let_go_of_the_sample(build):
+    parts = build()
+    parts.pipeline.infer(Request(hard_sample(3)))
+    (item,) = parts.spool.due(1)
+    with closing(sqlite3.connect(parts.folder / "spool" / "spool.db", isolation_level=None)) as failing:
+        failing.execute("CREATE TRIGGER failing BEFORE DELETE ON items BEGIN SELECT RAISE(ABORT, 'failing'); END")
+        for _ in range(3):
+            parts.pipeline.take_verdict(verdict(item.header, 4))
+        assert parts.spool.state().items == 1
+        failing.execute("DROP TRIGGER failing")
+    parts.pipeline.take_verdict(verdict(item.header, 4))
+    assert parts.spool.state().items == 0
     assert len(parts.sink.corrections) == 1
     assert parts.ledger.counts()["digits"].verdicts == 1
 

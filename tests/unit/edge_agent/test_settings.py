@@ -89,6 +89,12 @@ def test_environment_and_command_line_override_the_file(tmp_path):
     ("change", "said"),
     [
         (("[tasks.digits]", "[tasks.digits]\nofload = 'never'"), "did you mean 'offload'?"),
+        (("[broker]", "[[tasks.digits.sources]]\nkind = 'camera'\nwidht = 5\n[broker]"), "did you mean 'width'?"),
+        (
+            ("[broker]", "[[tasks.digits.sources]]\nkind = 'http'\nurl = 'http://x'\nintervall = 5\n[broker]"),
+            "did you mean 'interval_s'?",
+        ),
+        (("[broker]", "[outcomes.webhook]\nurl = 'http://x'\ntopik = 5\n[broker]"), "known here: batch, counts_in_day"),
         (("[broker]", "[brokr]"), "did you mean 'broker'?"),
         (("max_age_s", "max_age"), "did you mean 'max_age_s'?"),
         (("rate_hz", "rate"), "unknown key"),

@@ -145,6 +145,13 @@ def test_numpy_scalars_and_arrays_inside_maps_travel():
     assert back["b"][1].tolist() == [1.0, 1.0]
 
 
+def test_uuid_of_a_database_driver_is_a_uuid():
+    class DriversOwn(UUID):
+        pass
+
+    assert encode({"id": DriversOwn(int=7)}) == encode({"id": UUID(int=7)})
+
+
 def test_array_costs_its_own_bytes_and_little_more():
     assert len(encode(np.zeros((224, 224, 3), np.uint8))) <= 224 * 224 * 3 + 20
 

@@ -25,5 +25,5 @@ def test_wilson_covers_a_rare_share_as_often_as_it_says():
 def test_wilson_takes_effective_numbers():
     assert wilson(2, 50)[0] < wilson(2.5, 50.0)[0] < wilson(3, 50)[0]
     assert wilson(2, 50)[1] < wilson(2.5, 50.0)[1] < wilson(3, 50)[1]
-    assert wilson(10.0 + 1e-12, 10.0)[1] == 1.0
-    assert wilson(0.0, 0.0) == (0.0, 1.0)
+    assert wilson(10.0 + 1e-12, 10.0)[1] == pytest.approx(1.0)
+    assert wilson(0, 0) == (0.0, 1.0)

@@ -1,9 +1,8 @@
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 from pydantic import Field, ValidationError
-from pydantic_settings import SettingsConfigDict
 
 from shared.errors import SettingsError
 from shared.settings import Section, Settings
@@ -27,7 +26,7 @@ class Task(Section):
 
 
 class Example(Settings):
-    model_config = SettingsConfigDict(env_prefix="EXAMPLE__")
+    env_prefix: ClassVar[str] = "EXAMPLE__"
 
     site: str
     verbose: bool = False
@@ -186,6 +185,51 @@ def test_every_problem_is_said_at_once(tmp_path):
 def test_table_in_the_environment_that_is_no_json_is_refused(tmp_path):
     assert "a whole table is written as JSON" in refused(tmp_path, FILE, EXAMPLE__BROKER="{host")
     assert load(tmp_path, FILE, EXAMPLE__BROKER='{"port": 7}').broker == Broker(host="file", port=7)
+
+
+def test_error_in_the_environment_names_the_variable(tmp_path):
+    assert "environment variable EXAMPLE__BROKER: " in refused(tmp_path, FILE, EXAMPLE__BROKER="{host")
+    said = refused(tmp_path, FILE, EXAMPLE__TASKS__DIGITS__LABELS="a, b")
+    assert "environment variable EXAMPLE__TASKS__DIGITS__LABELS: " in said
+    assert "JSON" in said
+
+
+def test_lists_and_tables_in_the_environment_are_json_and_anything_else_is_text(tmp_path):
+    settings = load(
+        tmp_path,
+        FILE,
+        EXAMPLE__SITE='["no", "list"]',
+        EXAMPLE__VERBOSE="true",
+        EXAMPLE__BROKER__PORT="7",
+        EXAMPLE__FALLBACK='{"host": "json"}',
+        EXAMPLE__TASKS__DIGITS__LABELS='["x"]',
+        EXAMPLE__TASKS__DIGITS__SOURCES='[{"kind": "directory", "path": "y"}]',
+    )
+    assert settings.site == '["no", "list"]'
+    assert (settings.verbose, settings.broker.port) == (True, 7)
+    assert settings.fallback == Broker(host="json")
+    assert settings.tasks["digits"].labels == ("x",)
+    assert settings.tasks["digits"].sources == (Source(kind="directory", path=Path("y")),)
+
+
+def test_table_that_may_be_left_out_is_left_out_by_null(tmp_path):
+    settings = load(tmp_path, FILE + "[fallback]\n", EXAMPLE__FALLBACK="null")
+    assert settings.fallback is None
+
+
+def test_key_in_the_environment_lies_over_its_table_there(tmp_path):
+    environ = {"EXAMPLE__BROKER__PORT": "8", "EXAMPLE__BROKER": '{"host": "json", "port": 7}'}
+    assert load(tmp_path, FILE, **environ).broker == Broker(host="json", port=8)
+    assert load(tmp_path, FILE, **dict(reversed(environ.items()))).broker == Broker(host="json", port=8)
+
+
+def test_environment_is_read_in_any_case(tmp_path):
+    assert load(tmp_path, FILE, example__Broker__HOST="Any").broker.host == "Any"
+
+
+def test_key_below_something_that_is_no_table_is_refused(tmp_path):
+    assert "verbose: Input should be a valid boolean" in refused(tmp_path, FILE, EXAMPLE__VERBOSE__X="1")
+    assert "broker.host: Input should be a valid string" in refused(tmp_path, FILE, EXAMPLE__BROKER__HOST__X="1")
 
 
 def test_missing_file_is_named(tmp_path):

@@ -11,21 +11,12 @@ from cloud_service.api.app import ROUTES, build_app
 from cloud_service.api.resources import Health, Problem
 from cloud_service.api.routing import Domain, Route
 from cloud_service.settings import HttpSettings
-from cloud_service.training.job_table import JobTable
-from cloud_service.training.jobs import JobParts, Jobs
-from tests.sim.pipeline import COMMAND
 
 
 def health() -> Health:
     return Health(
         status="degraded", broker="down", version="0", site="demo", uptime_s=1.0, teachers={}, counts={}, faults={}
     )
-
-
-@pytest.fixture
-def jobs(database, samples, registry, rollouts, fleet, digits_task, tmp_path):
-    parts = JobParts(JobTable(database), samples, registry, rollouts, fleet)
-    return Jobs(parts, tasks={"digits": digits_task}, folder=tmp_path / "jobs", command=(*COMMAND, "pass"))
 
 
 class Api:
@@ -63,8 +54,8 @@ def route_of(method: str, path: str) -> Route | None:
 
 
 @pytest.fixture
-async def api(digits_task, fleet, registry, rollouts, samples, jobs):
-    settings = HttpSettings(max_body_bytes=2_000, max_model_bytes=200_000)
-    domain = Domain(settings, {"digits": digits_task}, health, fleet, registry, rollouts, samples, jobs)
+async def api(digits_task, fleet, registry, rollouts, samples, jobs, estimator):
+    settings = HttpSettings(max_body_bytes=2_000, max_import_bytes=200_000, max_model_bytes=200_000)
+    domain = Domain(settings, {"digits": digits_task}, health, fleet, registry, rollouts, samples, jobs, estimator)
     async with TestClient(TestServer(build_app(domain))) as client:
         yield Api(client)

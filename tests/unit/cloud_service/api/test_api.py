@@ -238,7 +238,8 @@ async def test_samples_are_paged_filtered_shown_and_counted(api, samples):
 
     _, summary = await api("GET", "/api/v1/samples/summary?task=digits")
     assert (summary["total"], summary["answered"]) == (5, 1)
-    assert {"task": "digits", "device": "cam-0", "reason": "audit", "label": None, "count": 1} in summary["groups"]
+    audit = {"task": "digits", "device": "cam-0", "reason": "audit", "label": None, "count": 1, "labelled": 0}
+    assert audit in summary["groups"]
     assert (await api("GET", f"/api/v1/samples/{uuid4()}"))[0] == 404
     assert (await api("GET", "/api/v1/samples/nonsense"))[0] == 404
 

@@ -47,7 +47,7 @@ def test_every_operation_is_complete():
         assert {(name, "path") for name in re.findall(r"{(\w+)}", route.path)} <= places
         if route.query is not None:
             assert {(name, "query") for name in route.query.model_fields} <= places
-        assert ("requestBody" in operation) == bool(route.body or route.form)
+        assert ("requestBody" in operation) == bool(route.body or route.form or route.takes)
 
 
 def test_requests_refuse_what_they_do_not_know():

@@ -4,31 +4,48 @@ import subprocess
 import pytest
 
 from cloud_service.errors import NotFound, StoreError
-from cloud_service.storage.blobs import ObjectBlobs
-from shared.bundle import sha256
+from cloud_service.storage.blobs import ObjectBlobs, Range
 from shared.errors import StorageFull
 
-
-async def test_blobs_come_back_under_the_hash_of_their_bytes(tmp_path):
-    blobs = ObjectBlobs(f"file://{tmp_path / 'blobs'}")
-    contents = [b"one", b"two", b"one", bytes(300_000)]
-    names = await blobs.put(contents)
-    assert names == [sha256(content) for content in contents]
-    assert [await ObjectBlobs(f"file://{tmp_path / 'blobs'}").get(name) for name in names] == contents
-    files = [path for path in (tmp_path / "blobs").rglob("*") if path.is_file()]
-    assert len(files) == 3
-    assert await blobs.put([b"one"]) == names[:1]
+NAME = "ab" * 32
+WHOLE = [Range(0, 0)]
 
 
-async def test_blobs_work_on_an_object_store_by_url():
-    blobs = ObjectBlobs("memory:///")
-    [name] = await blobs.put([b"payload"])
-    assert await blobs.get(name) == b"payload"
+@pytest.fixture(params=["file", "memory"])
+def blobs(request, tmp_path):
+    return ObjectBlobs(f"file://{tmp_path / 'blobs'}" if request.param == "file" else "memory:///")
 
 
-async def test_missing_blob_is_not_found(tmp_path):
-    with pytest.raises(NotFound, match="0000"):
-        await ObjectBlobs(f"file://{tmp_path}").get("0" * 64)
+async def test_objects_come_back_whole_and_in_parts(blobs):
+    await blobs.put(NAME, b"0123456789")
+    assert await blobs.get(NAME, WHOLE) == [b"0123456789"]
+    assert await blobs.get(NAME, [Range(7, 3), Range(0, 2), Range(0, 2)]) == [b"789", b"01", b"01"]
+    assert await blobs.get(NAME, [Range(0, 0), Range(2, 1)]) == [b"0123456789", b"2"]
+    assert await blobs.get(NAME, []) == []
+
+
+async def test_object_in_a_folder_is_one_file_and_found_by_another_process(tmp_path):
+    await ObjectBlobs(f"file://{tmp_path}").put(NAME, b"x")
+    await ObjectBlobs(f"file://{tmp_path}").put(NAME, b"x")
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / NAME[:2] / NAME]
+    assert await ObjectBlobs(f"file://{tmp_path}").get(NAME, WHOLE) == [b"x"]
+
+
+async def test_missing_object_is_not_found_and_may_be_deleted(blobs):
+    with pytest.raises(NotFound, match="abab"):
+        await blobs.get(NAME, WHOLE)
+    with pytest.raises(NotFound, match="abab"):
+        await blobs.get(NAME, [Range(0, 3)])
+    await blobs.put(NAME, b"x")
+    await blobs.delete([NAME, NAME, "cd" * 32])
+    with pytest.raises(NotFound):
+        await blobs.get(NAME, WHOLE)
+
+
+async def test_range_beyond_the_end_is_a_store_error(blobs):
+    await blobs.put(NAME, b"0123456789")
+    with pytest.raises(StoreError, match="abab"):
+        await blobs.get(NAME, [Range(20, 5)])
 
 
 async def test_url_that_nothing_understands_names_the_setting():
@@ -37,11 +54,9 @@ async def test_url_that_nothing_understands_names_the_setting():
 
 
 async def test_folder_that_is_a_file_is_a_store_error(tmp_path):
-    blobs = ObjectBlobs(f"file://{tmp_path}")
-    name = sha256(b"x")
-    (tmp_path / name[:2]).write_bytes(b"in the way")
+    (tmp_path / NAME[:2]).write_bytes(b"in the way")
     with pytest.raises(StoreError):
-        await blobs.put([b"x"])
+        await ObjectBlobs(f"file://{tmp_path}").put(NAME, b"x")
 
 
 @pytest.fixture
@@ -56,10 +71,10 @@ def tiny_disk(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a small disk of its own needs root (mount)")
-async def test_full_disk_is_told_and_leaves_no_half_blob(tiny_disk):
+async def test_full_disk_is_told_and_leaves_no_half_object(tiny_disk):
     blobs = ObjectBlobs(f"file://{tiny_disk}")
-    [small] = await blobs.put([b"small"])
+    await blobs.put(NAME, b"small")
     with pytest.raises(StorageFull, match="no space left"):
-        await blobs.put([bytes(200_000)])
-    assert await blobs.get(small) == b"small"
+        await blobs.put("cd" * 32, bytes(200_000))
+    assert await blobs.get(NAME, WHOLE) == [b"small"]
     assert len([path for path in tiny_disk.rglob("*") if path.is_file()]) == 1

@@ -1,25 +1,32 @@
-from datetime import UTC, datetime
+"""What comes into the store: each sample once, payloads before rows, duplicates counted, the deleted refused."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import numpy as np
 import pytest
 
 from cloud_service.errors import NotFound, StoreError
-from cloud_service.storage.samples import Answer, Group, NewSample, SampleFilter, SampleStore
+from cloud_service.storage.samples import PURGED, Group, NewSample, SampleFilter, SampleStore
 from shared.errors import StorageFull
+from shared.ids import uuid7
 from shared.messages import Reason
 from tests.sim.bundles import sample
 from tests.sim.device import header
+from tests.sim.stored import new, says
+
+EVERYTHING = SampleFilter()
 
 
-def new(label: int = 1, device: str = "cam-1", **changes) -> NewSample:
-    return NewSample(device, header(**changes), sample(label))
+@pytest.fixture
+def counting(database, blobs):
+    """A store that counts equal payloads."""
+    return SampleStore(database, blobs, near_duplicates={"digits": 0.0})
 
 
-def says(label: int, teacher: str = "t1") -> Answer:
-    probabilities = np.full(10, 0.01, np.float32)
-    probabilities[label] = 0.91
-    return Answer(probabilities, teacher)
+async def rows(store, which=EVERYTHING):
+    return (await store.page(which, before=None, limit=1000))[::-1]
 
 
 async def test_stored_sample_comes_back_whole(samples):
@@ -28,7 +35,8 @@ async def test_stored_sample_comes_back_whole(samples):
     row = await samples.one(first.header.sample_id)
     assert (row.device, row.task, row.seq, row.prediction) == ("cam-1", "digits", 5, 2)
     assert (row.reason, row.inclusion_probability, row.hardness) == ("audit", 0.1, 0.75)
-    assert row.label is None
+    assert (row.label, row.human_label, row.duplicates, row.duplicate_of) == (None, None, 0, None)
+    assert row.payload_bytes > 64
     assert np.array_equal(await samples.tensor(row), sample(3))
 
 
@@ -42,13 +50,22 @@ async def test_storage_time_is_the_clouds(database, blobs):
     assert (row.stored_at, row.answered_at) == (at, at)
 
 
+async def test_payloads_of_a_batch_lie_in_one_object(samples, blobs):
+    await samples.add([new(n) for n in range(5)])
+    assert len(blobs.blobs) == 1
+    stored = await rows(samples)
+    assert len({row.blob for row in stored}) == 5
+    assert [int((await samples.tensor(row)).argmax()) for row in stored] == [0, 1, 2, 3, 4]
+
+
 async def test_adding_a_sample_again_changes_nothing(samples):
     one = new(1)
     await samples.add([one])
     await samples.add([NewSample("cam-2", one.header, sample(2)), new(2)])
-    rows = await samples.page(SampleFilter(), before=None, limit=10)
-    assert len(rows) == 2
-    assert (await samples.one(one.header.sample_id)).device == "cam-1"
+    assert len(await rows(samples)) == 2
+    stored = await samples.one(one.header.sample_id)
+    assert stored.device == "cam-1"
+    assert np.array_equal(await samples.tensor(stored), sample(1))
 
 
 async def test_adding_nothing_is_allowed(samples, blobs):
@@ -81,35 +98,71 @@ async def test_known_tells_answered_failed_and_open_samples_apart(samples):
     assert [row.id for row in await samples.unanswered(after=0, limit=10)] == [ids[2]]
 
 
-async def test_first_verdict_of_a_sample_stands(samples):
-    one = new()
-    await samples.add([one])
-    await samples.answer([(one.header.sample_id, says(1))])
-    await samples.answer([(one.header.sample_id, says(2, "t2"))])
-    known = (await samples.known([one.header.sample_id]))[one.header.sample_id]
-    assert (known.answer.label, known.answer.teacher) == (1, "t1")
+async def test_equal_payload_of_the_same_device_is_counted_on_the_first(counting, blobs):
+    first, again, third = (new(4) for _ in range(3))
+    await counting.add([first])
+    await counting.add([again, new(5)])
+    await counting.add([third])
+    await counting.add([third])
+    assert (await counting.one(first.header.sample_id)).duplicates == 2
+    row = await counting.one(again.header.sample_id)
+    assert row.duplicate_of == first.header.sample_id
+    assert np.array_equal(await counting.tensor(row), sample(4))
+    assert set(await counting.known([again.header.sample_id])) == {again.header.sample_id}
 
 
-async def test_pages_go_back_from_the_newest_without_gaps(samples):
-    everything = [new(n % 10, seq=n) for n in range(7)]
-    await samples.add(everything)
-    seen, before = [], None
-    while rows := await samples.page(SampleFilter(), before=before, limit=3):
-        seen += [row.id for row in rows]
-        before = rows[-1].number
-    assert seen == [one.header.sample_id for one in reversed(everything)]
+async def test_equal_payloads_of_one_batch_are_one_and_its_duplicates(counting):
+    batch = [new(4), new(4), new(4)]
+    await counting.add(batch)
+    first, second, third = await rows(counting)
+    assert (first.duplicates, first.duplicate_of) == (2, None)
+    assert second.duplicate_of == third.duplicate_of == first.id
 
 
-async def test_filter_and_counts_agree(samples):
-    await samples.add([new(device="a"), new(device="b", reason=Reason.AUDIT), new(device="b", task="sounds")])
-    rows = await samples.page(SampleFilter(device="b", reason="audit"), before=None, limit=10)
-    assert [(row.device, row.reason) for row in rows] == [("b", "audit")]
-    await samples.answer([(rows[0].id, says(4))])
-    assert len(await samples.page(SampleFilter(label=4), before=None, limit=10)) == 1
-    assert await samples.groups(SampleFilter(task="digits")) == [
-        Group("digits", "a", "hard", None, 1),
-        Group("digits", "b", "audit", 4, 1),
+async def test_equal_payload_of_another_device_or_task_is_no_duplicate(counting):
+    await counting.add([new(4), new(4, device="cam-2"), new(4, task="sounds"), new(4, task="sounds")])
+    assert [row.duplicate_of for row in await rows(counting)] == [None] * 4
+
+
+async def test_redelivered_sample_is_no_duplicate_of_itself(counting):
+    one = new(4)
+    await counting.add([one])
+    await counting.add([one])
+    [row] = await rows(counting)
+    assert (row.duplicate_of, row.duplicates) == (None, 0)
+
+
+async def test_sample_that_was_purged_does_not_come_back(samples, blobs):
+    one, other = new(1), new(2)
+    await samples.add([one, other])
+    await samples.purge(SampleFilter(device="cam-1"))
+    assert await samples.add([one, new(3)]) == {one.header.sample_id}
+    assert [int((await samples.tensor(row)).argmax()) for row in await rows(samples)] == [3]
+    known = await samples.known([one.header.sample_id])
+    assert known[one.header.sample_id].failure == PURGED
+
+
+def made(seq: int, at: datetime, **changes) -> NewSample:
+    """A sample whose id says that it was made at that time."""
+    fields = header(seq=seq, sample_id=uuid7(int(at.timestamp() * 1000), uuid4().bytes[:10]), **changes)
+    return NewSample("cam-1", fields, sample(seq % 10))
+
+
+async def test_what_a_purged_device_made_before_and_still_holds_is_refused(samples):
+    now = datetime.now(UTC)
+    await samples.add([made(10, now), made(3, now, task="sounds")])
+    await samples.purge_device("cam-1")
+    before, after = now - timedelta(hours=1), now + timedelta(hours=1)
+    waited = made(9, before)
+    fresh = [
+        made(11, before),  # its clock is behind, its count is not
+        made(0, after),  # it was set up anew
+        made(4, before, task="sounds"),
+        replace(made(9, before), device="cam-2"),
     ]
+    refused = await samples.add([waited, *fresh])
+    assert refused == {waited.header.sample_id}
+    assert {row.id for row in await rows(samples)} == {one.header.sample_id for one in fresh}
 
 
 async def test_unknown_sample_and_lost_payload_are_not_found(samples, blobs):
@@ -122,35 +175,45 @@ async def test_unknown_sample_and_lost_payload_are_not_found(samples, blobs):
         await samples.tensor(await samples.one(one.header.sample_id))
 
 
-async def test_training_set_is_what_was_answered_in_order_with_weights(samples):
-    assert await samples.training_set("digits", limit=10) is None
-    kept = [new(n, inclusion_probability=p) for n, p in ((1, 1.0), (2, 0.25), (3, 0.5))]
-    await samples.add([*kept, new(9), new(8, task="sounds")])
-    await samples.answer([(one.header.sample_id, says(n)) for n, one in enumerate(kept)])
-    whole = await samples.training_set("digits", limit=10)
-    assert np.array_equal(whole.x, [sample(1), sample(2), sample(3)])
-    assert whole.probabilities.argmax(axis=1).tolist() == [0, 1, 2]
-    assert whole.weight.tolist() == [1.0, 4.0, 2.0]
-    assert whole.number.tolist() == sorted(whole.number.tolist())
-    newest = await samples.training_set("digits", limit=2)
-    assert np.array_equal(newest.x, [sample(2), sample(3)])
-    assert await samples.count_answered("digits") == (3, whole.number[-1])
-    assert await samples.count_answered("digits", after=int(whole.number[0])) == (2, whole.number[-1])
+async def test_pages_go_back_from_the_newest_without_gaps(samples):
+    everything = [new(n % 10, seq=n) for n in range(7)]
+    await samples.add(everything)
+    seen, before = [], None
+    while found := await samples.page(EVERYTHING, before=before, limit=3):
+        seen += [row.id for row in found]
+        before = found[-1].number
+    assert seen == [one.header.sample_id for one in reversed(everything)]
 
 
-async def test_training_set_leaves_out_answers_of_another_width(samples):
-    old, recent = new(1), new(2)
-    await samples.add([old, recent])
-    narrow = Answer(np.array([0.5, 0.5], np.float32), "t0")
-    await samples.answer([(old.header.sample_id, narrow), (recent.header.sample_id, says(2))])
-    assert (await samples.training_set("digits", limit=10)).probabilities.shape == (1, 10)
+async def test_filter_and_counts_agree(samples):
+    await samples.add([new(device="a"), new(device="b", reason=Reason.AUDIT), new(device="b", task="sounds")])
+    found = await rows(samples, SampleFilter(device="b", reason="audit"))
+    assert [(row.device, row.reason) for row in found] == [("b", "audit")]
+    await samples.answer([(found[0].id, says(4))])
+    assert len(await rows(samples, SampleFilter(label=4))) == 1
+    assert await samples.groups(SampleFilter(task="digits")) == [
+        Group("digits", "a", "hard", None, 1),
+        Group("digits", "b", "audit", 4, 1),
+    ]
 
 
-async def test_training_set_leaves_out_samples_of_an_earlier_shape(samples):
-    old, recent = NewSample("cam-1", header(), np.zeros((4, 4), np.uint8)), new(2)
-    await samples.add([old])
-    await samples.add([recent])
-    await samples.answer([(one.header.sample_id, says(2)) for one in (old, recent)])
-    whole = await samples.training_set("digits", limit=10)
-    assert np.array_equal(whole.x, [sample(2)])
-    assert len(whole.probabilities) == len(whole.weight) == len(whole.number) == 1
+async def test_object_of_nothing_but_duplicates_and_redeliveries_is_deleted(counting, blobs):
+    one = new(4)
+    await counting.add([one, new(5)])
+    await counting.add([new(4)])
+    await counting.add([one])
+    assert len(blobs.blobs) == 2
+    assert await counting.sweep() == 1
+    assert len(blobs.blobs) == 1
+    assert [int((await counting.tensor(row)).argmax()) for row in await rows(counting)] == [4, 5, 4]
+
+
+async def test_payload_of_a_refused_sample_is_in_no_object(samples, blobs):
+    one = new(1)
+    await samples.add([one])
+    await samples.purge(SampleFilter(device="cam-1"))
+    await samples.add([one, new(2)])
+    await samples.sweep()
+    stored = b"".join(blobs.blobs.values())
+    assert sample(1).tobytes() not in stored
+    assert sample(2).tobytes() in stored

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from cloud_service.teacher.offline import open_teacher
 from cloud_service.training import distill
-from cloud_service.training.evaluate import open_runner
 from cloud_service.training.progress import silent
 
 TEACHER = torch.tensor([[0.5, 0.3, 0.2]])
@@ -44,12 +44,12 @@ def test_loss_is_zero_where_student_and_teacher_agree():
 def test_pool_holds_the_teachers_answers_to_the_views_themselves(task):
     base = (np.full((3, 8, 8), 5, np.uint8), np.array([0, 1, 2]))
     uploads = (np.full((2, 8, 8), 9, np.uint8), np.array([3, 3]))
-    pool = distill.make_pool(task, open_runner(task.teacher), base=base, uploads=uploads, seed=0)
+    pool = distill.make_pool(task, open_teacher(task), base=base, uploads=uploads, seed=0)
     assert pool.views.shape == (2 * 5, 8, 8)
     assert torch.equal(pool.views[:5].byte(), torch.from_numpy(np.concatenate([base[0], uploads[0]])))
     assert pool.labels.tolist() == [0, 1, 2, 3, 3]
     assert pool.uploaded.tolist() == [False, False, False, True, True]
-    expected = open_runner(task.teacher)(pool.views.numpy().astype(np.uint8))
+    expected = open_teacher(task)(pool.views.numpy().astype(np.uint8))
     assert np.allclose(pool.teacher_logits.numpy(), expected, atol=1e-5)
 
 
@@ -57,7 +57,7 @@ def test_pool_without_augmentation_has_one_view(task):
     plain = task.model_copy(update={"augment": None})
     base = (np.zeros((3, 8, 8), np.uint8), np.zeros(3, np.int64))
     none = (np.zeros((0, 8, 8), np.uint8), np.zeros(0, np.int64))
-    assert len(distill.make_pool(plain, open_runner(task.teacher), base=base, uploads=none, seed=0).views) == 3
+    assert len(distill.make_pool(plain, open_teacher(task), base=base, uploads=none, seed=0).views) == 3
 
 
 def test_folds_are_even_and_repeatable():
@@ -184,4 +184,4 @@ def _taught(task):
     with np.load(task.base_data) as data:
         base = (data["x"], data["y"])
     none = (np.zeros((0, 8, 8), np.uint8), np.zeros(0, np.int64))
-    return distill.make_pool(task, open_runner(task.teacher), base=base, uploads=none, seed=0)
+    return distill.make_pool(task, open_teacher(task), base=base, uploads=none, seed=0)

@@ -61,7 +61,7 @@ def test_largest_difference():
 
 
 def test_runner_finds_the_logits(task):
-    logits = evaluate.open_runner(task.teacher.read_bytes())(np.zeros((2, 8, 8), np.uint8))
+    logits = evaluate.open_runner(task.teacher[0].files[0].read_bytes())(np.zeros((2, 8, 8), np.uint8))
     assert logits.shape == (2, 4)
     assert logits.dtype == np.float32
 
@@ -73,4 +73,4 @@ def test_model_that_does_not_load_says_so():
 
 def test_model_that_does_not_take_the_samples_says_so(task):
     with pytest.raises(ModelError, match=r"does not run on samples of shape \[2, 3, 3\]"):
-        evaluate.open_runner(task.teacher)(np.zeros((2, 3, 3), np.uint8))
+        evaluate.open_runner(task.teacher[0].files[0])(np.zeros((2, 3, 3), np.uint8))

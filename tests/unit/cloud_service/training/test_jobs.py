@@ -194,6 +194,19 @@ async def test_cancelled_job_ends_its_process_and_stays_cancelled(build, databas
     assert (await jobs.get(job.id)).state == "cancelled"
 
 
+async def test_job_that_is_cancelled_at_another_replica_ends_its_process(build, tmp_path):
+    leader, other = build("hang"), build("hang")
+    async with running(leader):
+        job = await leader.submit("digits")
+        folder = tmp_path / "jobs" / job.id
+        await started(folder)
+        assert (await other.cancel(job.id)).state == "cancelled"
+        async with asyncio.timeout(20):
+            while (folder / "pid").exists():
+                await asyncio.sleep(0.01)
+    assert (await other.get(job.id)).state == "cancelled"
+
+
 async def test_enough_new_samples_start_a_job_and_are_not_counted_twice(build, samples):
     jobs = build(min_samples=4)
     await store(samples, 3)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cloud_service import runtime
+from cloud_service.tasks.task import TaskDefinition
 from cloud_service.training import pipeline, stages
 from cloud_service.training.evaluate import open_runner
 from cloud_service.training.progress import parse, silent
@@ -179,7 +180,8 @@ def test_stage_result_that_cannot_be_read_names_the_file(task, out, finished):
 
 @pytest.mark.parametrize("setting", ["teacher", "base_data"])
 def test_missing_file_of_the_task_names_the_setting(task, out, setting):
-    request = TrainingRequest(task=task.model_copy(update={setting: out / "absent"}))
+    changed = TaskDefinition.model_validate(task.model_dump() | {setting: out / "absent"})
+    request = TrainingRequest(task=changed)
     with pytest.raises(SettingsError, match=f"correct tasks.rows.{setting}"):
         pipeline.run(request, out, silent)
 

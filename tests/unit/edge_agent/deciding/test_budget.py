@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from edge_agent.deciding.budget import Budget
+from edge_agent.deciding.learnt import MAX_MODELS
 from edge_agent.deciding.settings import BudgetSettings
 from shared.manifest import ScoreSpread
 from shared.uncertainty import Score
@@ -358,6 +359,53 @@ def test_new_model_starts_at_its_own_threshold_and_what_was_spent_stays_spent():
     assert not played.budget.admits(played.now_s, 1)
     played.budget.retargeted(-7.0, ScoreSpread(mean=-9.0, deviation=2.0, low=-12.0, high=-3.0), score=Score.ENERGY)
     assert played.budget.threshold == -7.0
+
+
+SMALLER = {"spread": ScoreSpread(mean=-3.0, deviation=2.0, low=-9.0, high=2.2), "version": "small"}
+
+
+def test_model_that_comes_back_goes_on_where_it_was():
+    played = device(offload=0.15, agreement=0.97).play(stream(shift, seed=19))
+    steered, state = played.budget.threshold, played.budget.state()
+    assert steered != pytest.approx(THRESHOLD, abs=0.01)
+    played.budget.retargeted(0.25, SMALLER["spread"], version="small")
+    assert played.budget.threshold == pytest.approx(0.25)
+    played.play(stream(steady, seed=20, count=500))
+    small = played.budget.threshold
+    played.budget.retargeted(THRESHOLD, SPREAD)
+    assert played.budget.threshold == steered
+    after = played.budget.state()
+    assert after.agreement_low == pytest.approx(state.agreement_low, abs=0.03)
+    assert after.would_need == pytest.approx(state.would_need, abs=0.03)
+    played.budget.retargeted(0.25, SMALLER["spread"], version="small")
+    assert played.budget.threshold == small
+
+
+def test_model_of_the_same_version_with_another_threshold_is_another():
+    played = device(offload=0.15).play(stream(shift, seed=19))
+    played.budget.retargeted(0.25, SPREAD)
+    assert played.budget.threshold == pytest.approx(0.25)
+
+
+def test_only_the_last_few_models_are_remembered():
+    played = device(offload=0.15).play(stream(shift, seed=19))
+    for number in range(MAX_MODELS):
+        played.budget.retargeted(0.25, SPREAD, version=f"v{number}")
+    played.budget.retargeted(THRESHOLD, SPREAD)
+    assert played.budget.threshold == pytest.approx(THRESHOLD)
+
+
+def test_verdict_counts_for_the_model_that_had_answered():
+    budget = device(agreement=0.97).budget
+    budget.observed(1e-6, hard=False, sent=False, audited=False, size_bytes=1, now_s=0.0)
+    budget.retargeted(0.25, SMALLER["spread"], version="small")
+    before = budget.threshold
+    budget.judged(1e-6, agreed=False, audited=True, version="")
+    budget.judged(1e-6, agreed=False, audited=True, version="of last year")
+    assert (budget.threshold, budget.state().agreement) == (before, None)
+    budget.retargeted(THRESHOLD, SPREAD)
+    assert budget.state().agreement is not None
+    assert budget.threshold < THRESHOLD
 
 
 def restarted(played, **options):

@@ -48,7 +48,8 @@ UNKNOWN = {
     Cause.LINK_METERED: {"link_up": False},
     Cause.LINK_SLOW: {"round_trip_s": None},
 }
-QUICK = PressureSettings(climb_s=60.0, relax_s=120.0)
+QUICK = PressureSettings(climb_s=60.0, relax_s=120.0, metered_at_once=False)
+AT_ONCE = PressureSettings(climb_s=60.0, relax_s=120.0)
 AUDITS, DEFER, MODEL, SAMPLING, DROP = Measure
 
 
@@ -112,6 +113,18 @@ def test_pressing_cause_takes_one_measure_at_once_and_one_more_after_each_climb(
         assert played.measures == frozenset(ladder[:height])
     played.play(seconds=1000, **PRESSING[cause])
     assert played.measures == frozenset(ladder)
+
+
+@pytest.mark.parametrize("link_up", [True, False])
+def test_metered_link_takes_all_its_measures_at_once_and_gives_them_up_one_by_one(link_up):
+    played = Played(AT_ONCE).play(metered=True, link_up=link_up)
+    assert played.measures == {AUDITS, DEFER}
+    assert played.pressure.causes == {Cause.LINK_METERED}
+    played.play(seconds=1000, metered=True, link_up=link_up).play(seconds=120)
+    assert played.measures == {AUDITS, DEFER}
+    assert played.play().measures == {AUDITS}
+    assert played.play(seconds=120).measures == frozenset()
+    assert played.changes == 3
 
 
 @pytest.mark.parametrize("held", [BETWEEN, UNKNOWN], ids=["between the thresholds", "sensor lost"])

@@ -32,6 +32,7 @@ STATUS = {
     },
     "spool": {"items": 1234, "bytes": 5_600_000, "oldest_age_s": 7300.0},
     "bytes": {"purposes": {"samples": 1_500_000, "telemetry": 900}, "today": 20_000, "max_per_day": 1_000_000},
+    "contacts": {"connected_s_ago": 12.0, "delivered_s_ago": None},
     "counts": {"tasks": {"digits": {"inferences": 100_000, "kept": 90_000}}},
 }
 
@@ -45,6 +46,7 @@ def test_status_is_what_an_operator_asks():
         "model none yet",
         "1,234 samples, 5.6 MB, the oldest for 2 h",
         "20.0 kB of 1.0 MB",
+        "last connected 12 s ago, last answered never",
         "samples 1.5 MB, telemetry 900 B",
     ):
         assert words in text

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import threading
+import time
 
 import pytest
 
@@ -12,6 +13,8 @@ from edge_agent.host.notify import Notifier
 from edge_agent.host.service import Service
 from edge_agent.settings import AgentSettings
 from shared.errors import SettingsError
+from tests.harness import wait_until
+from tests.sim.clock import SimulatedClock
 
 
 def settings(device="cam-1", **task):
@@ -60,10 +63,10 @@ class Agent:
 class World:
     """Everything around one service under test."""
 
-    def __init__(self, tmp_path, *, drain_s=5.0, watchdog_s=None):
+    def __init__(self, tmp_path, *, drain_s=5.0, watchdog_s=None, clock=None):
         self.said, self.messages = [], []
         self.hangs = self.ends = False
-        self.dies = {}
+        self.dies, self.slow = {}, {}
         self.ailment = None
         self.hanging, self.released, self.delivered = (threading.Event() for _ in range(3))
         self.file = settings()
@@ -72,7 +75,8 @@ class World:
         self.systemd.bind(str(tmp_path / "notify"))
         self.systemd.settimeout(10)
         notifier = Notifier(str(tmp_path / "notify"), watchdog_s=watchdog_s)
-        self.service = Service(self.read, self.open, notifier=notifier, drain_s=drain_s)
+        self.clock = clock or time.monotonic
+        self.service = Service(self.read, self.open, notifier=notifier, drain_s=drain_s, clock=self.clock)
         self.failure = None
         self.thread = threading.Thread(target=self._run)
 
@@ -83,6 +87,8 @@ class World:
 
     def open(self, settings):
         self.said.append(f"open {settings.device}")
+        if settings.device in self.slow:
+            self.slow[settings.device]()
         if settings.device in self.broken:
             raise NoWorkingModel(f"no model for {settings.device}")
         return Agent(settings, self)
@@ -100,6 +106,11 @@ class World:
             self.messages.append(lines)
             if any(line.startswith(start) for line in lines):
                 return lines
+
+    def ready(self, device):
+        """The agent of these settings was said to be ready, and runs: the one comes a moment before the other."""
+        self.wait_for("READY=1")
+        wait_until(lambda: self.said[-1] == f"run {device}", timeout=10, what=f"{device} runs")
 
     def end(self):
         self.thread.join(10)
@@ -165,7 +176,7 @@ def test_reload_reads_first_then_drains_and_opens_anew(world):
     here.service.reload()
     reloading = here.wait_for("RELOADING=1")
     assert any(line.startswith("MONOTONIC_USEC=") for line in reloading)
-    here.wait_for("READY=1")
+    here.ready("cam-2")
     assert here.said == ["open cam-1", "run cam-1", "close cam-1", "open cam-2", "run cam-2"]
     here.service.stop()
     assert here.end() is None
@@ -192,12 +203,12 @@ def test_reload_that_gives_no_agent_goes_back_to_the_old_settings(world, caplog)
     here.file, here.broken = settings("cam-2"), {"cam-2"}
     here.service.reload()
     here.wait_for("RELOADING=1")
-    here.wait_for("READY=1")
+    here.ready("cam-1")
     assert here.said[2:] == ["close cam-1", "open cam-2", "open cam-1", "run cam-1"]
     assert "back to the old" in caplog.text
     here.file = settings("cam-3")  # corrected: the next reload takes it
     here.service.reload()
-    here.wait_for("READY=1")
+    here.ready("cam-3")
     assert here.said[-1] == "run cam-3"
 
 
@@ -209,7 +220,7 @@ def test_reload_to_an_agent_that_fails_at_once_goes_back_to_the_old_settings(wor
     here.service.reload()
     here.wait_for("RELOADING=1")
     here.wait_for("READY=1")
-    here.wait_for("READY=1")
+    here.ready("cam-1")
     assert here.said[2:] == ["close cam-1", "open cam-2", "run cam-2", "close cam-2", "open cam-1", "run cam-1"]
     assert "no such source" in caplog.text
 
@@ -222,6 +233,83 @@ def test_reload_that_gives_no_agent_and_whose_old_settings_give_none_either_ends
     here.service.reload()
     assert isinstance(here.end(), NoWorkingModel)
     assert here.said[-2:] == ["open cam-2", "open cam-1"]
+
+
+def test_time_of_opening_is_not_part_of_the_trial(world, caplog):
+    clock = SimulatedClock()
+    here = world(clock=clock)
+    here.thread.start()
+    here.wait_for("READY=1")
+    here.file, here.dies = settings("cam-2"), {"cam-2": SettingsError("no such source")}
+    here.slow = {"cam-2": lambda: clock.advance(120.0)}
+    here.service.reload()
+    wait_until(lambda: here.said[-1:] == ["run cam-1"] and len(here.said) > 3, timeout=10, what="back to the old")
+    assert "back to the old" in caplog.text
+
+
+def test_agent_that_fails_long_after_it_opened_is_no_fault_of_new_settings(world):
+    clock = SimulatedClock()
+    here = world(clock=clock)
+    here.thread.start()
+    here.wait_for("READY=1")
+    here.file, here.hangs = settings("cam-2"), True
+    here.service.reload()
+    assert here.hanging.wait(10)
+    clock.advance(31.0)
+    here.dies = {"cam-2": SettingsError("a camera was pulled out")}
+    here.released.set()
+    assert isinstance(here.end(), SettingsError)
+
+
+def test_reload_while_an_agent_opens_waits_for_it_however_long_that_takes(world):
+    clock, opening, opened = SimulatedClock(), threading.Event(), threading.Event()
+    here = world(drain_s=0.05, clock=clock, watchdog_s=0.03)
+    here.slow = {"cam-1": lambda: (opening.set(), opened.wait(10))}
+    here.thread.start()
+    assert opening.wait(10)
+    here.file = settings("cam-2")
+    here.service.reload()
+    here.wait_for("RELOADING=1")
+    clock.advance(100.0)
+    for _ in range(3):
+        here.wait_for("WATCHDOG=1")  # it opens, it does not hang
+    opened.set()
+    here.ready("cam-2")
+    assert here.said == ["open cam-1", "close cam-1", "open cam-2", "run cam-2"]
+    here.service.stop()
+    assert here.end() is None
+
+
+def test_second_reload_while_the_first_opens_still_falls_back_to_what_ran(world):
+    opening, opened = threading.Event(), threading.Event()
+    here = world()
+    here.thread.start()
+    here.wait_for("READY=1")
+    here.file, here.slow = settings("cam-2"), {"cam-2": lambda: (opening.set(), opened.wait(10))}
+    here.service.reload()
+    assert opening.wait(10)
+    here.file, here.broken = settings("cam-3"), {"cam-2", "cam-3"}
+    here.service.reload()
+    here.wait_for("RELOADING=1")
+    here.wait_for("RELOADING=1")
+    opened.set()
+    here.ready("cam-1")
+    assert here.said[2:] == ["close cam-1", "open cam-2", "open cam-3", "open cam-1", "run cam-1"]
+
+
+def test_stop_while_an_agent_opens_does_not_wait_for_it(world):
+    clock, opening, opened = SimulatedClock(), threading.Event(), threading.Event()
+    here = world(clock=clock, watchdog_s=1.0)
+    here.slow = {"cam-1": lambda: (opening.set(), opened.wait(10))}
+    here.thread.start()
+    assert opening.wait(10)
+    here.file = settings("cam-2")
+    here.service.reload()
+    here.service.stop()
+    here.wait_for("STOPPING=1")
+    clock.advance(11.0)
+    assert here.end() is None
+    opened.set()
 
 
 def test_stop_wins_over_a_reload(world):

@@ -31,7 +31,7 @@ class Home:
     def __init__(self, broker, **settings):
         self.telemetry = FULL_TELEMETRY
         self.turns = asyncio.Semaphore(0)
-        self.waits = 0
+        self.waits, self.booked = 0, []
         context = SinkContext(
             site="home",
             device="cam-1",
@@ -39,6 +39,7 @@ class Home:
             broker=BROKER,
             telemetry=lambda: self.telemetry,
             telemetry_interval_s=3.0,
+            book=lambda *one: self.booked.append(one),
             rng=Random(1),
             connect=lambda _: broker.connect,
         )
@@ -95,6 +96,12 @@ async def test_device_is_announced_and_tells_its_state(home, broker):
     assert all(each.retain and each.qos == 1 for each in broker.publications)
     topics = [each.topic for each in broker.publications]
     assert topics.index(AVAILABILITY) > max(i for i, topic in enumerate(topics) if topic.endswith("/config"))
+
+
+async def test_bytes_are_booked(home, broker):
+    mine = home(counts_in_day=True)
+    await mine.settle()
+    assert mine.booked == [(len(each.payload), True) for each in broker.publications]
 
 
 async def test_sensor_that_the_device_lacks_is_announced_when_it_appears(home, broker):

@@ -25,7 +25,7 @@ def brokers():
 async def start(brokers):
     running = []
 
-    def make(**settings):
+    def make(book=lambda count, in_day: None, **settings):
         context = SinkContext(
             site="home",
             device="cam-1",
@@ -33,6 +33,7 @@ async def start(brokers):
             broker=AGENTS,
             telemetry=lambda: FULL_TELEMETRY,
             telemetry_interval_s=30.0,
+            book=book,
             rng=Random(1),
             connect=lambda broker: brokers[broker.host].connect,
         )
@@ -65,6 +66,16 @@ async def test_records_go_to_their_topic_as_json(start, brokers):
     assert {(each.client_id, each.qos, each.retain) for each in broker.publications} == {
         ("edge-home-cam-1-outcomes", 1, False)
     }
+
+
+@pytest.mark.parametrize("in_day", [False, True])
+async def test_bytes_are_booked_also_of_what_is_sent_twice(start, brokers, in_day):
+    booked, broker = [], brokers["fleet"]
+    broker.lose_publishes(1, delivered=True, matching="plant/#")
+    sink = start(book=lambda *one: booked.append(one), counts_in_day=in_day)
+    sink.outcome(outcome())
+    await broker.wait_for("plant/#", count=2)
+    assert booked == [(len(payload), in_day) for payload in broker.published("plant/#")]
 
 
 async def test_broker_of_its_own_is_used_alone(start, brokers):

@@ -1,6 +1,7 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -73,9 +74,9 @@ CONTEXT = SinkContext(
 async def start():
     running = []
 
-    def make(receiver, **settings):
+    def make(receiver, *, context=CONTEXT, **settings):
         chosen = WebhookSettings(**{"url": "https://example.org/hook?key=secret", "retry_cap_s": 4.0} | settings)
-        sink = WebhookSink(chosen, CONTEXT, opened=receiver.opened, sleep=receiver.sleep)
+        sink = WebhookSink(chosen, context, opened=receiver.opened, sleep=receiver.sleep)
         sink.task = asyncio.create_task(sink.run())
         running.append(sink.task)
         return sink
@@ -106,6 +107,18 @@ async def test_each_record_is_posted_once(start):
     await receiver.until(lambda: len(receiver.taken) == 4)
     assert receiver.tried == [[0], [1], [2], [9]]
     assert receiver.slept == []
+
+
+async def test_bytes_of_every_try_are_booked_those_at_the_end_too(start):
+    booked, receiver = [], Receiver(503)
+    context = replace(CONTEXT, book=lambda *one: booked.append(one))
+    sink = start(receiver, context=context, counts_in_day=True)
+    tell(sink, 1)
+    await receiver.until(lambda: receiver.taken == [0])
+    tell(sink, 1)
+    await stop(sink)
+    assert len(booked) == len(receiver.tried) == 3
+    assert all(size > 100 and in_day for size, in_day in booked)
 
 
 async def test_batch_is_a_list(start):

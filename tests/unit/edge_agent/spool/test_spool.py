@@ -247,15 +247,38 @@ def test_deferred_samples_lie_until_there_is_time_also_after_a_restart(bench):
     first = bench.open()
     put_off = header()
     first.put(put_off, TENSOR, deferred=True)
-    now = bench.put(first, header())
-    assert ids(first.due(10, deferred=False)) == now
+    earlier, wanted = bench.put(first, header()), header()
+    first.put(wanted, TENSOR, sent=True)
+    first.not_sent(wanted.sample_id)
+    assert ids(first.due(10, deferred=False)) == [wanted.sample_id]
     assert first.next_due_s() == pytest.approx(30.0)
-    first.acknowledge(now)
+    first.acknowledge([wanted.sample_id, *earlier])
     assert first.next_due_s() is None
     bench.opened.pop().close()
     spool = bench.open()
     assert spool.due(10, deferred=False) == []
     assert ids(spool.due(10)) == [put_off.sample_id]
+
+
+def test_sample_that_nobody_waits_for_any_more_lies_like_the_others(bench):
+    spool, wanted = bench.open(), header()
+    spool.put(wanted, TENSOR, sent=True)
+    bench.advance(31.0)
+    assert ids(spool.due(10, deferred=False)) == [wanted.sample_id]
+    spool.nobody_waits(wanted.sample_id)
+    bench.advance(1_000.0)
+    assert spool.due(10, deferred=False) == []
+    assert spool.next_due_s() is None
+    assert ids(spool.due(10)) == [wanted.sample_id]
+
+
+def test_given_up_sample_is_counted_and_gone(bench):
+    spool = bench.open()
+    one, other = bench.put(spool, header(), header())
+    spool.give_up(one, "over_cap")
+    spool.give_up(one, "over_cap")
+    assert (spool.state().items, spool.state().evicted) == (1, {"over_cap": 1})
+    assert ids(spool.due(10)) == [other]
 
 
 def test_next_due_is_by_what_was_asked_for_last(bench):

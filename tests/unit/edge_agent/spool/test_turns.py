@@ -76,12 +76,13 @@ def test_lesser_ones_are_sent_however_many_urgent_ones_come():
     pytest.fail("an audit waited for ever")
 
 
-def test_what_was_put_off_lies_until_it_is_asked_for():
+def test_what_nobody_waits_for_lies_until_it_is_asked_for():
     queue = Queue()
     put_off, hard = queue.put(3, rank=Rank.DEFERRED), queue.put(2)
-    assert queue.due(deferred=False) == hard
+    audits, wanted = queue.put(1, rank=Rank.AUDIT), queue.put(1, rank=Rank.WANTED)
+    assert queue.due(deferred=False) == wanted
     assert queue.due(deferred=False) == []
-    assert queue.due() == put_off
+    assert queue.due() == [*hard, *audits, *put_off]
 
 
 def test_unanswered_sample_comes_again_after_doubling_waits_up_to_the_cap():

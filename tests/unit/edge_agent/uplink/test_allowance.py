@@ -17,6 +17,9 @@ class SpentLedger:
     def spend(self, purpose, count):
         return self.spent + count <= 10_000
 
+    def fits_a_day(self, count):
+        return count <= 10_000
+
     def day(self):
         return self.number
 
@@ -48,6 +51,15 @@ def test_what_does_not_fit_is_refused_and_said_once(ledger, caplog):
     assert allowance.spent
     assert len(caplog.records) == 1
     assert "1001 bytes more are over the cap" in caplog.text
+
+
+def test_what_no_day_has_room_for_is_said_once_and_spends_no_day(ledger, caplog):
+    allowance = Allowance(ledger)
+    assert [allowance.spend(Purpose.SAMPLES, 10_001) for _ in range(3)] == [False] * 3
+    assert [allowance.ever(count) for count in (10_001, 10_000)] == [False, True]
+    assert not allowance.spent
+    assert allowance.spend(Purpose.SAMPLES, 1_000)
+    assert [level for level, _ in lines(caplog)] == ["ERROR"]
 
 
 def test_less_may_still_fit(ledger):

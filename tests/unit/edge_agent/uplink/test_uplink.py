@@ -14,6 +14,7 @@ from edge_agent.spool.settings import SpoolSettings
 from edge_agent.spool.spool import Spool
 from edge_agent.uplink.correlation import Correlation
 from edge_agent.uplink.outbox import Outbox
+from edge_agent.uplink.settings import UplinkSettings
 from edge_agent.uplink.uplink import Address, Uplink
 from shared import messages
 from shared.ids import new_id
@@ -45,7 +46,7 @@ TOPIC = "edgeloop/v1/demo/cam-1/"
 class Bench:
     """An uplink with a listener that writes down what it hears."""
 
-    def __init__(self, folder, *, telemetry_s=100.0, ledger=None, **spool):
+    def __init__(self, folder, *, telemetry_s=100.0, ledger=None, settings=None, **spool):
         self.broker = SimulatedBroker()
         self.spool = Spool(folder / "spool", SpoolSettings(**spool))
         self.outbox = Outbox(folder / "outbox")
@@ -64,6 +65,7 @@ class Bench:
             ledger=self.ledger,
             correlation=self.correlation,
             listener=self,
+            settings=settings or UplinkSettings(),
             telemetry_interval_s=telemetry_s,
             send_deferred=lambda: self.with_deferred,
             rng=Random(1),
@@ -80,8 +82,8 @@ class Bench:
     def state(self):
         return DeviceState(online=True, agent_version=self.version)
 
-    def telemetry(self):
-        return Telemetry(seq=1, uptime_s=1.0, tasks={}, ledger=LedgerBytes(), spool=SpoolState())
+    def telemetry(self, *, seq):
+        return Telemetry(seq=seq, uptime_s=1.0, tasks={}, ledger=LedgerBytes(), spool=SpoolState())
 
     def header(self, seq=0):
         return SampleHeader(
@@ -156,6 +158,32 @@ async def test_receipt_lets_go_too(bench):
         bench.put(3)
         await bench.delivered()
     assert bench.verdicts == []
+
+
+@pytest.mark.parametrize(("expiry_s", "told"), [(3_600, True), (0, False)])
+async def test_verdict_published_while_the_device_is_away_waits_for_it_at_the_broker(tmp_path, expiry_s, told):
+    bench = Bench(tmp_path, settings=UplinkSettings(session_expiry_s=expiry_s))
+    async with MessageCloud(bench.broker.connect, "demo", answer=accept):
+        async with bench.running():
+            (header,) = bench.put()
+            await bench.delivered()  # the receipt came: nothing is sent again that the verdict could answer
+        bench.down("verdict", messages.encode(verdict(header, 4)))
+        async with bench.running():
+            await bench.connected()
+            await bench.broker.wait_for(TOPIC + "state", count=2)
+            for _ in range(20):
+                await asyncio.sleep(0)
+    assert [each.sample_id for each in bench.verdicts] == ([header.sample_id] if told else [])
+    bench.spool.close()
+
+
+async def test_receipt_marks_what_is_still_to_be_answered(bench):
+    async with MessageCloud(bench.broker.connect, "demo", answer=accept), bench.running():
+        header = bench.ask(seconds=0.0)
+        bench.spool.put(header, TENSOR)
+        bench.uplink.wake()
+        await bench.delivered()
+    assert bench.correlation.unanswered() == [(header, None)]
 
 
 async def test_refusal_lets_go_of_that_sample_alone(bench, caplog):
@@ -266,7 +294,7 @@ async def test_telemetry_comes_regularly(tmp_path):
     bench = Bench(tmp_path, telemetry_s=0.01)
     async with bench.running():
         frames = await bench.broker.wait_for(TOPIC + "telemetry", count=3)
-    assert messages.decode(Telemetry, frames[0]).uptime_s == 1.0
+    assert [messages.decode(Telemetry, frame).seq for frame in frames[:3]] == [1, 2, 3]
     assert {each.qos for each in bench.broker.publications if each.topic == TOPIC + "telemetry"} == {0}
     bench.spool.close()
 
@@ -526,14 +554,23 @@ async def test_second_verdict_on_a_sample_is_booked_like_any_other(bench):
 async def test_deferred_samples_go_when_they_may(bench):
     bench.with_deferred = False
     async with MessageCloud(bench.broker.connect, "demo") as cloud, bench.running():
+        await bench.connected()
         deferred = bench.put(2, deferred=True)
-        hard = bench.put(1)
-        await bench.left(2)
-        assert set(cloud.samples) == {hard[0].sample_id}
+        earlier = bench.put(1)  # spooled when it could go
+        waited_for, given_up = bench.ask(), bench.ask(seconds=-1.0)
+        for header in (waited_for, given_up):
+            bench.spool.put(header, TENSOR, sent=True)
+            bench.spool.not_sent(header.sample_id)
+        bench.uplink.wake()
+        await bench.left(4)
+        await asyncio.sleep(0.05)
+        assert set(cloud.samples) == {waited_for.sample_id}
+        assert bench.spool.next_due_s() is None
         bench.with_deferred = True
         bench.uplink.wake()
         await bench.delivered()
-    assert set(cloud.samples) == {each.sample_id for each in [*deferred, *hard]}
+    everything = {each.sample_id for each in [*deferred, *earlier, waited_for, given_up]}
+    assert set(cloud.samples) == everything
 
 
 class CappedLedger(Ledger):
@@ -545,6 +582,9 @@ class CappedLedger(Ledger):
 
     def spend(self, purpose, count):
         return not self.full
+
+    def fits_a_day(self, count):
+        return True
 
     def day(self):
         return self.number
@@ -569,8 +609,28 @@ async def test_spent_day_keeps_samples_and_telemetry_back_until_the_next(tmp_pat
         bench.spool.forget_attempts()
         bench.uplink.wake()
         await bench.delivered()
-        await bench.broker.wait_for(TOPIC + "telemetry")
+        frames = await bench.broker.wait_for(TOPIC + "telemetry")
+        assert messages.decode(Telemetry, frames[0]).seq == 1  # what was left out has no number
         assert caplog.text.count("a new day has begun") == 1
+    bench.spool.close()
+
+
+async def test_sample_larger_than_a_days_cap_is_counted_and_holds_up_nobody(tmp_path, caplog):
+    bench = Bench(tmp_path, ledger=Ledger(tmp_path / "ledger.json", max_bytes_per_day=10_000))
+    large = np.zeros((128, 128), dtype=np.uint8)
+    async with MessageCloud(bench.broker.connect, "demo") as cloud, bench.running():
+        await bench.connected()
+        for _ in range(20):
+            bench.spool.put(bench.header(), large)
+        header = bench.ask()
+        bench.spool.put(header, large, sent=True)
+        assert bench.send_now(header, large)
+        small = bench.put(2)
+        await bench.delivered()
+        assert set(cloud.samples) == {each.sample_id for each in small}
+    assert bench.spool.state().evicted == {"over_cap": 21}
+    assert caplog.text.count("larger than the cap of a whole day") == 1
+    assert "over the cap of a day:" not in caplog.text
     bench.spool.close()
 
 

@@ -249,3 +249,35 @@ async def test_missing_broker_is_named_with_its_address():
     with pytest.raises(BrokerUnavailable, match=rf"no MQTT broker answers at 127\.0\.0\.1:{port} .*start it"):
         async with connector(BrokerSettings(port=port))(ME):
             pass
+
+
+async def test_connections_that_break_at_once_again_and_again_are_told_as_two_clients_of_one_id(caplog):
+    caplog.set_level(logging.ERROR)
+    broker, clock = SimulatedBroker(), SimulatedClock()
+    lives = []
+
+    async def session(connection):
+        lives.append(connection)
+        if len(lives) < 8:
+            broker.drop_connections("me")
+            await connection.publish("t", b"", qos=1)
+
+    await stay(broker, session, clock)
+    assert [text.partition(": does another client use the id me?")[1] != "" for _, text in said(caplog)] == [True]
+
+
+async def test_connections_that_live_and_break_or_never_come_are_no_two_clients_of_one_id(caplog):
+    caplog.set_level(logging.ERROR)
+    broker, clock = SimulatedBroker(), SimulatedClock()
+    lives = []
+
+    async def session(connection):
+        lives.append(connection)
+        if len(lives) < 8:
+            clock.advance(60)
+            broker.drop_connections("me")
+            broker.refuse_connections(5)
+            await connection.publish("t", b"", qos=1)
+
+    await stay(broker, session, clock)
+    assert said(caplog) == []

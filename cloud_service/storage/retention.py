@@ -1,0 +1,239 @@
+"""What the store keeps of a task: limits by age, rows, bytes and class; above them the least informative go."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Protocol
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy import case, func, select
+
+from cloud_service.errors import StoreError
+from cloud_service.notices import Outage
+from cloud_service.storage import selection
+from cloud_service.storage.deletion import Deletion
+from cloud_service.storage.models import Sample
+from cloud_service.storage.queries import Queries
+from cloud_service.storage.values import FINAL_LABEL, Purged, SampleFilter, conditions
+from shared.errors import StorageFull
+
+log = logging.getLogger(__name__)
+
+# Samples that are compared with each other at once, the oldest ones: four for each that has to go, within these limits.
+# What the comparison costs grows with its square.
+_SMALLEST_WINDOW, _LARGEST_WINDOW = 256, 4_096
+# The newest samples that `select` chooses from.
+_CANDIDATES = 10_000
+_HUMAN_WEIGHT = 1_000.0
+_EVERY_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionRules:
+    """Limits for one task; None: no such limit.
+
+    Attributes:
+        max_age: older samples go, whatever they are worth.
+        max_samples: rows, duplicates included.
+        max_bytes: of payloads.
+        max_per_class: rows of one label, the human's or else the teacher's.
+    """
+
+    max_age: timedelta | None = None
+    max_samples: int | None = None
+    max_bytes: int | None = None
+    max_per_class: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """What is compared of a row, in the order of `_COLUMNS`."""
+
+    id: UUID
+    final: int | None
+    human_label: int | None
+    prediction: int
+    hardness: float
+    probabilities: bytes | None
+    embedding: bytes | None
+    payload_bytes: int
+    duplicate_of: UUID | None
+
+
+_COLUMNS = (
+    Sample.id,
+    FINAL_LABEL,
+    Sample.human_label,
+    Sample.prediction,
+    Sample.hardness,
+    Sample.probabilities,
+    Sample.embedding,
+    Sample.payload_bytes,
+    Sample.duplicate_of,
+)
+
+
+class Keeping(Deletion, Queries):
+    """Retention, and the choice of what is informative."""
+
+    async def retain(self, task: str, rules: RetentionRules) -> Purged:
+        """Hold a task's samples to the rules.
+
+        Too old ones go first. Above another limit duplicates go before samples of their own; of these, the oldest
+        are compared, some hundreds or thousands at once, and the least informative go (`selection`). What a human
+        labelled stays while anything else among them can go.
+        """
+        gone = Purged()
+        if rules.max_age is not None:
+            old = conditions(SampleFilter(task=task, until=self._now() - rules.max_age))
+            gone += await self._delete_all(old, for_good=False)
+        while doomed := await self._surplus(task, rules):
+            gone += await self._delete_ids(doomed)
+        return gone
+
+    async def select(self, task: str, *, limit: int, per_class: int | None = None) -> list[Sample]:
+        """The most informative of the task's newest answered samples, best first; no duplicates, nothing labelled yet.
+
+        Args:
+            per_class: at most this many of one label.
+        """
+        where = (Sample.task == task, Sample.label.is_not(None), Sample.human_label.is_(None))
+        query = select(*_COLUMNS).where(*where, Sample.duplicate_of.is_(None)).order_by(Sample.number.desc())
+        async with self._database.reading() as session:
+            rows = [_Candidate(*row) for row in await session.execute(query.limit(_CANDIDATES))]
+        chosen = await asyncio.to_thread(_best, rows, limit, per_class)
+        found = {row.id: row for row in await self._rows(select(Sample).where(Sample.id.in_(chosen)))}
+        return [found[one] for one in chosen if one in found]
+
+    async def _surplus(self, task: str, rules: RetentionRules) -> list[UUID]:
+        """Some samples that have to go; empty: the rules are kept."""
+        rows, size = await self._totals(task)
+        over_rows = rows - rules.max_samples if rules.max_samples is not None else 0
+        over_bytes = size - rules.max_bytes if rules.max_bytes is not None else 0
+        if over_rows > 0 or over_bytes > 0:
+            return await self._least(task, over_rows, over_bytes, label=None)
+        if rules.max_per_class is None:
+            return []
+        for label, count in (await self.histograms(task)).classes.items():
+            if count > rules.max_per_class:
+                return await self._least(task, count - rules.max_per_class, 0, label=label)
+        return []
+
+    async def _totals(self, task: str) -> tuple[int, int]:
+        own = case((Sample.duplicate_of.is_(None), Sample.payload_bytes), else_=0)
+        query = select(func.count(), func.coalesce(func.sum(own), 0)).where(Sample.task == task)
+        async with self._database.reading() as session:
+            rows, size = (await session.execute(query)).one()
+        return int(rows), int(size)
+
+    async def _least(self, task: str, rows: int, size: int, *, label: int | None) -> list[UUID]:
+        """The least informative of the oldest, to free `rows` rows and `size` bytes, as far as a window has them."""
+        where = conditions(SampleFilter(task=task, label=label))
+        limit = _LARGEST_WINDOW if size > 0 else min(max(4 * rows, _SMALLEST_WINDOW), _LARGEST_WINDOW)
+        query = select(*_COLUMNS).where(*where).order_by(Sample.number).limit(limit)
+        async with self._database.reading() as session:
+            window = [_Candidate(*row) for row in await session.execute(query)]
+        return await asyncio.to_thread(_worst, window, rows, size)
+
+
+class Retains(Protocol):
+    """The part of the sample store that `Retention` drives."""
+
+    async def retain(self, task: str, rules: RetentionRules) -> Purged: ...
+
+    async def sweep(self) -> int: ...
+
+
+class Retention:
+    """Holds every task to its rules, now and then."""
+
+    def __init__(
+        self,
+        store: Retains,
+        rules: Mapping[str, RetentionRules],
+        *,
+        every_s: float = _EVERY_S,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._store = store
+        self._rules = dict(rules)
+        self._every_s = every_s
+        self._sleep = sleep
+        self._outage = Outage(log, "retention works again")
+
+    async def run(self) -> None:
+        """Work until cancelled. Replicas may all run it: what one has deleted the next does not find."""
+        while True:
+            await self._once()
+            await self._sleep(self._every_s)
+
+    async def _once(self) -> None:
+        try:
+            for task, rules in self._rules.items():
+                gone = await self._store.retain(task, rules)
+                if gone.samples:
+                    log.info("task %s: %d samples and %d payloads were let go", task, gone.samples, gone.blobs)
+            await self._store.sweep()
+        except (StorageFull, StoreError) as err:
+            self._outage.begin(f"retention has to wait: {err}")
+        else:
+            self._outage.end()
+
+
+def _worst(window: Sequence[_Candidate], rows: int, size: int) -> list[UUID]:
+    """Duplicates first, then samples of their own in reverse order of worth."""
+    firsts = [row for row in window if row.duplicate_of is None]
+    by_id = {row.id: row for row in firsts}
+    order = [row for row in window if row.duplicate_of is not None]
+    order += [by_id[one] for one in reversed(_best(firsts, len(firsts), None))]
+    doomed: list[UUID] = []
+    for row in order:
+        if rows <= 0 and size <= 0:
+            break
+        doomed.append(row.id)
+        rows -= 1
+        size -= row.payload_bytes if row.duplicate_of is None else 0
+    return doomed
+
+
+def _best(rows: Sequence[_Candidate], limit: int, per_class: int | None) -> list[UUID]:
+    if not rows:
+        return []
+    chosen = selection.choose(
+        _embeddings(rows),
+        _weights(rows),
+        np.array([-1 if row.final is None else row.final for row in rows], np.int64),
+        limit=limit,
+        per_class=per_class,
+    )
+    return [rows[index].id for index in chosen]
+
+
+def _weights(rows: Sequence[_Candidate]) -> selection.Floats:
+    """Uncertainty where a teacher answered, the edge's own hardness where none has; labelled by a human: above all."""
+    weights = np.array([min(max(row.hardness, 0.0), 1.0) for row in rows], np.float32)
+    for width in {len(row.probabilities) for row in rows if row.probabilities}:
+        at = [index for index, row in enumerate(rows) if row.probabilities and len(row.probabilities) == width]
+        probabilities = np.stack([np.frombuffer(rows[index].probabilities or b"", "<f4") for index in at])
+        predictions = np.array([rows[index].prediction for index in at], np.int64)
+        if probabilities.shape[1] > 1:
+            weights[at] = selection.uncertainty(probabilities, predictions)
+    weights[[row.human_label is not None for row in rows]] = _HUMAN_WEIGHT
+    return weights
+
+
+def _embeddings(rows: Sequence[_Candidate]) -> selection.Floats:
+    """[N, E] of the commonest width; a row without one is as far from all others as one can be at right angles."""
+    widths = Counter(len(row.embedding) // 2 for row in rows if row.embedding)
+    width = widths.most_common(1)[0][0] if widths else 0
+    found = np.zeros((len(rows), width), np.float32)
+    for index, row in enumerate(rows):
+        if row.embedding and len(row.embedding) == 2 * width:
+            found[index] = np.frombuffer(row.embedding, "<f2")
+    return found
