@@ -30,6 +30,15 @@ def _cost(found: Found) -> Iterator[tuple[str, str, str]]:
     yield "… the teacher's own; and the broker's", "", f"{found['teacher_us']:.0f} µs; {rates[-1]['broker_us']:.0f} µs"
 
 
+def _peers(found: Found) -> Iterator[tuple[str, str, str]]:
+    for name, each in found.items():
+        yield (
+            f"… for comparison: what {name} adds to a request for the same model, 100 a second",
+            "",
+            f"{each['added_us']:,.0f} µs",
+        )
+
+
 def _throughput(found: Found) -> Iterator[tuple[str, str, str]]:
     middle = sorted(found["rounds"], key=lambda r: r["service_per_s"] / r["offline_per_s"])[len(found["rounds"]) // 2]
     pair = f"{middle['service_per_s']:.0f} of {middle['offline_per_s']:.0f}/s"
@@ -102,6 +111,7 @@ def _others(found: Found) -> Iterator[float]:
 
 ROWS: dict[str, Callable[[Found], Iterator[tuple[str, str, str]]]] = {
     "cost": _cost,
+    "peers": _peers,
     "throughput": _throughput,
     "echo": _echo,
     "latency": _latency,

@@ -22,7 +22,7 @@ from cloud_service.control import Control
 from cloud_service.downlink import Downlink, Receipts
 from cloud_service.errors import StoreError
 from cloud_service.fleet import Fleet
-from cloud_service.notices import Recurring
+from cloud_service.notices import Outage, Recurring
 from cloud_service.orphans import Orphans
 from cloud_service.rollouts.driver import Rollouts
 from cloud_service.settings import IngestSettings
@@ -87,6 +87,8 @@ class Ingest:
         self._instance = instance
         self._site = site
         self._receipt_after_s = settings.receipt_after_s
+        self._max_held = settings.max_held
+        self._backlog = Outage(log, "samples are taken as they come again", level=logging.WARNING)
         self._clock = clock
         self._sleep = sleep
         self._draining = False
@@ -222,10 +224,19 @@ class Ingest:
     async def _tick(self) -> None:
         while True:
             await self._sleep(_TICK_S)
+            self._say_backlog()
             self._storing.retry()
             self._faults.summarise()
             self._answering.receipt_slow(self._clock() - self._receipt_after_s)
             await self._receipts.flush()
+
+    def _say_backlog(self) -> None:
+        if self.waiting >= self._max_held:
+            self._backlog.begin(
+                f"samples come faster than they are answered: {self.waiting} wait, the broker has the rest"
+            )
+        elif not self.waiting:
+            self._backlog.end()
 
 
 def _room(terms: Mapping[str, Terms], max_bytes: int) -> int:

@@ -8,17 +8,18 @@ from collections.abc import Callable
 
 
 class Outage:
-    """A condition that begins and ends; each is logged once."""
+    """A condition that begins and ends; each is logged once, the beginning at `level`."""
 
-    def __init__(self, log: logging.Logger, over: str) -> None:
+    def __init__(self, log: logging.Logger, over: str, *, level: int = logging.ERROR) -> None:
         self._log = log
         self._over = over
+        self._level = level
         self.active = False
 
     def begin(self, message: object) -> None:
         """Log the first time."""
         if not self.active:
-            self._log.error("%s", message)
+            self._log.log(self._level, "%s", message)
         self.active = True
 
     def end(self) -> None:

@@ -1,12 +1,14 @@
 """The composition root of the cloud service: which parts there are, how they are wired, and how they end.
 
     devices ══ MQTT ══► Ingest ─► SampleStore ─► Teacher ─► SampleStore ─► Downlink ══► devices
-                          │                          samples ─► Jobs ═ child process ═► candidate bundle
+                          │           │          samples ─► Jobs ═ child process ═► candidate bundle
+                          │           └─► Retention; Estimator ─► estimates, incidents
                           └─► Fleet, reports ─► Rollouts ◄──── deploy ──── Registry ◄──────┘
     people, scripts ══ HTTP ══► api: reads and drives all of them
 
-Only this module constructs. Every task is named and lives in one TaskGroup: if one fails, the service ends with its
-error rather than limp.
+Any number of these run side by side on one broker and one database; what must not be done twice, the Leader among
+them does. Only this module constructs. Every task is named and lives in one TaskGroup: if one fails, the service ends
+with its error rather than limp.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ from cloud_service.rollouts.driver import Rollouts
 from cloud_service.settings import CloudSettings
 from cloud_service.storage.blobs import ObjectBlobs
 from cloud_service.storage.database import Database, open_database
+from cloud_service.storage.retention import Retention
 from cloud_service.storage.samples import SampleStore
 from cloud_service.teacher.loading import load_model
 from cloud_service.teacher.worker import Teacher
@@ -56,10 +59,14 @@ async def serve(settings: CloudSettings) -> None:
     stop = _stop_signal()
     terms = {name: task.terms for name, task in settings.tasks.items()}
     teachers = await _load_teachers(settings)
-    async with open_database(settings.database_url) as database, AsyncExitStack() as stack:
+    async with (
+        open_database(settings.database_url, connections=settings.database.connections) as database,
+        AsyncExitStack() as stack,
+    ):
         instance = stack.enter_context(own_name(settings.data_dir, settings.ingest.instance))
         downlink = Downlink(settings.site)
-        samples = SampleStore(database, ObjectBlobs(settings.blobs_url))
+        samples = _sample_store(settings, database)
+        retention = Retention(samples, {name: task.retention.rules for name, task in settings.tasks.items()})
         fleet = Fleet(database)
         registry = Registry(database, settings.data_dir / "bundles", tasks=settings.tasks)
         rollouts = Rollouts(database, downlink, public_url=settings.http.base_url)
@@ -77,7 +84,8 @@ async def serve(settings: CloudSettings) -> None:
         async with serve_http(domain) as address, asyncio.TaskGroup() as group:
             parts = {f"teacher-{name}": teacher.run() for name, teacher in teachers.items()}
             parts |= {"ingest": ingest.run(), "fleet": fleet.run(), "estimates": estimator.run()}
-            parts |= {"leader": leader.run({"jobs": jobs.run, "orphans": ingest.orphans.run})}
+            once = {"jobs": jobs.run, "orphans": ingest.orphans.run, "retention": retention.run}
+            parts |= {"leader": leader.run(once)}
             parts["mqtt"] = mqtt.keep_connected(
                 connect,
                 ingest.identity,
@@ -110,6 +118,12 @@ async def _load_teachers(settings: CloudSettings) -> dict[str, Teacher]:
         model = await load_model(task, folder=settings.data_dir / "teachers")
         teachers[name] = Teacher(model, task=name, max_waiting=2 * settings.ingest.max_under_way)
     return teachers
+
+
+def _sample_store(settings: CloudSettings, database: Database) -> SampleStore:
+    limits = {name: task.retention.near_duplicate for name, task in settings.tasks.items()}
+    near = {name: distance for name, distance in limits.items() if distance is not None}
+    return SampleStore(database, ObjectBlobs(settings.blobs_url), near_duplicates=near)
 
 
 def _estimator(settings: CloudSettings, database: Database, fleet: Fleet) -> Estimator:

@@ -19,7 +19,7 @@ RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=docker/w
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY shared/__init__.py shared/
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=bind,source=docker/wheels,target=/wheels \
-    /opt/edgeloop/bin/pip install --quiet --find-links /wheels -c constraints.txt ".[cloud]"
+    /opt/edgeloop/bin/pip install --quiet --find-links /wheels -c constraints.txt ".[cloud,postgres]"
 COPY shared shared
 COPY cloud_service cloud_service
 RUN --mount=type=cache,target=/root/.cache/pip \

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import islice
+from math import isqrt
 from typing import Protocol
 from uuid import UUID
 
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 # Samples that are compared with each other at once, the oldest ones: four for each that has to go, within these limits.
 # What the comparison costs grows with its square.
 _SMALLEST_WINDOW, _LARGEST_WINDOW = 256, 4_096
+# Multiplications in one comparison: about a second. Wide embeddings make the window smaller.
+_WORK = 2_000_000_000
 # The newest samples that `select` chooses from.
 _CANDIDATES = 10_000
 _HUMAN_WEIGHT = 1_000.0
@@ -87,7 +91,7 @@ class Keeping(Deletion, Queries):
 
         Too old ones go first. Above another limit duplicates go before samples of their own; of these, the oldest
         are compared, some hundreds or thousands at once, and the least informative go (`selection`). What a human
-        labelled stays while anything else among them can go.
+        labelled stays while anything else can go.
         """
         gone = Purged()
         if rules.max_age is not None:
@@ -136,7 +140,8 @@ class Keeping(Deletion, Queries):
         """The least informative of the oldest, to free `rows` rows and `size` bytes, as far as a window has them."""
         where = conditions(SampleFilter(task=task, label=label))
         limit = _LARGEST_WINDOW if size > 0 else min(max(4 * rows, _SMALLEST_WINDOW), _LARGEST_WINDOW)
-        query = select(*_COLUMNS).where(*where).order_by(Sample.number).limit(limit)
+        labelled_last = (Sample.human_label.is_not(None), Sample.number)
+        query = select(*_COLUMNS).where(*where).order_by(*labelled_last).limit(limit)
         async with self._database.reading() as session:
             window = [_Candidate(*row) for row in await session.execute(query)]
         return await asyncio.to_thread(_worst, window, rows, size)
@@ -187,18 +192,27 @@ class Retention:
 
 
 def _worst(window: Sequence[_Candidate], rows: int, size: int) -> list[UUID]:
-    """Duplicates first, then samples of their own in reverse order of worth."""
-    firsts = [row for row in window if row.duplicate_of is None]
-    by_id = {row.id: row for row in firsts}
-    order = [row for row in window if row.duplicate_of is not None]
-    order += [by_id[one] for one in reversed(_best(firsts, len(firsts), None))]
+    """Duplicates first, then samples of their own in reverse order of worth, those that a human labelled last.
+
+    Of these half at most go at once, so that there is a choice.
+    """
     doomed: list[UUID] = []
-    for row in order:
+    for row in window:
+        if row.duplicate_of is not None and rows > len(doomed):
+            doomed.append(row.id)
+    rows -= len(doomed)
+    firsts = [row for row in window if row.duplicate_of is None]
+    width = max((len(row.embedding or b"") // 2 for row in firsts), default=0)
+    firsts = firsts[: max(isqrt(_WORK // max(width, 1)), _SMALLEST_WINDOW)]
+    by_id = {row.id: row for row in firsts}
+    worst_first = _best(firsts, len(firsts), None)[::-1]
+    worst_first.sort(key=lambda one: by_id[one].human_label is not None)
+    for one in islice(worst_first, (len(firsts) + 1) // 2):
         if rows <= 0 and size <= 0:
             break
-        doomed.append(row.id)
+        doomed.append(one)
         rows -= 1
-        size -= row.payload_bytes if row.duplicate_of is None else 0
+        size -= by_id[one].payload_bytes
     return doomed
 
 

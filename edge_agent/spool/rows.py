@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from edge_agent.spool import shifts
@@ -19,7 +21,7 @@ from edge_agent.spool.catalogue import Rank, mark
 from edge_agent.spool.connection import connect, transaction
 from edge_agent.spool.database import open_checked
 from edge_agent.spool.disk import Reserve
-from edge_agent.spool.late import MAX_LATE, Late
+from edge_agent.spool.late import MAX_LATE, Late, Values
 from edge_agent.spool.layout import INSERT, LAYOUT
 from edge_agent.spool.segments import Place, sync
 from edge_agent.spool.shifts import Shift
@@ -84,7 +86,10 @@ class Rows:
         """Each row as the catalogue has it, by rising number."""
         past = shifts.read(self._database)
         query = "SELECT number, id, created_s, value, length, segment, rank FROM items ORDER BY number"
-        for number, raw_id, created_s, value, length, segment, rank in self._database.execute(query):
+        found: Iterable[tuple[Any, ...]] = self._database.execute(query)
+        if self._late.rows:  # the disk has refused them: they are here all the same
+            found = sorted([*found, *map(_catalogued, self._late.rows.values())])
+        for number, raw_id, created_s, value, length, segment, rank in found:
             own = mark(UUID(bytes=raw_id))
             then_s = shifts.moved(created_s, number, past)
             # Nobody waits any more for what was put before this start.
@@ -181,7 +186,8 @@ class Rows:
 
     def close(self) -> None:
         """Close; the last one moves the log into the database."""
-        self._settle()
+        with suppress(OSError, sqlite3.Error):  # what is late stays in its file, which the next start reads
+            self._settle()
         self._late.close()
         self._checkpointer.close()
         self._reader.close()
@@ -228,6 +234,12 @@ class Rows:
             return
         with transaction(self._database):
             self._database.executemany(_DELETE, [(number,) for number in numbers])
+
+
+def _catalogued(values: Values) -> tuple[Any, ...]:
+    """Of a late row what the catalogue is made of."""
+    number, raw_id, value, created_s, segment, _, length, _, rank, _ = values
+    return number, raw_id, created_s, value, length, segment, rank
 
 
 def _is_busy(err: sqlite3.OperationalError) -> bool:

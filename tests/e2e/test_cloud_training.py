@@ -82,7 +82,8 @@ async def test_service_killed_while_training_goes_on_after_its_restart_and_ships
         await eventually(lambda: client.health() is not None, timeout=40, what="the service is back")
         await eventually(lambda: row()["state"] not in ("queued", "running"), timeout=110, what="the job has ended")
         ended = row()
-        assert (ended["state"], ended["attempts"], ended["samples"]) == ("succeeded", 2, 30)
+        # Thirty came up and ten of them differ.
+        assert (ended["state"], ended["attempts"], ended["samples"]) == ("succeeded", 2, 10)
         await cam.wait(lambda: cam.desired is not None)
         target = cam.desired.tasks["digits"].bundle
         assert (target.version, ended["version"]) == ("digits-1", "digits-1")

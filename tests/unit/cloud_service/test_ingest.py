@@ -155,7 +155,8 @@ async def test_killed_replica_leaves_what_it_had_not_stored_to_its_next_life(clo
                 assert (await cam.verdict(each.sample_id)).prediction == n
 
 
-async def test_broker_holds_what_is_more_than_a_replica_may_hold(cloud, broker, model, samples):
+async def test_broker_holds_what_is_more_than_a_replica_may_hold(cloud, broker, model, samples, clock, caplog):
+    caplog.set_level("INFO")
     model.free.clear()
     async with cloud(max_held=8, max_under_way=4, batch=2) as ingest, device(broker) as cam:
         sent = [await cam.send(sample(n % 9)) for n in range(40)]
@@ -165,9 +166,15 @@ async def test_broker_holds_what_is_more_than_a_replica_may_hold(cloud, broker, 
         # Under way, and what is held: nothing else is in memory.
         assert ingest.counts.samples == 4 + 8
         assert broker.queued(SAMPLES) == 40 - ingest.counts.samples
+        for _ in range(3):
+            await tick(clock)
         model.free.set()
         for n, each in enumerate(sent):
             assert (await cam.verdict(each.sample_id)).prediction == n % 9
+        await tick(clock)
+    said = [record.message for record in caplog.records if record.name == "cloud_service.ingest"]
+    assert len([line for line in said if "faster than they are answered: 8 wait" in line]) == 1
+    assert said[-1] == "samples are taken as they come again"
     assert broker.discarded == 0
     assert ingest.counts.redelivered == 0
 

@@ -55,7 +55,7 @@ async def test_estimates_of_one_task_or_device(api, field, estimator):
     assert found["items"] == []
 
 
-@pytest.mark.parametrize("path", ["estimates?taks=digits", "incidents?limit=0", "incidents?open=perhaps"])
+@pytest.mark.parametrize("path", ["estimates?tasc=digits", "incidents?limit=0", "incidents?open=perhaps"])
 async def test_wrong_queries_are_refused(api, path):
     status, _ = await api("GET", f"/api/v1/{path}")
     assert status == 422

@@ -60,6 +60,7 @@ def test_connack_without_limits_allows_what_the_standard_does():
         (b"\x40\x03\x01\x02\x97", wire.PubAck(258, 0x97)),
         (b"\x90\x05\x00\x01\x00\x01\x80", wire.SubAck(1, (1, 0x80))),
         (b"\x90\x0a\x00\x01\x05\x1f\x00\x02no\x87\x01", wire.SubAck(1, (0x87, 1))),
+        (b"\x90\x89\x01\x00\x01\x84\x01\x1f\x00\x81" + b"x" * 129 + b"\x01", wire.SubAck(1, (1,))),
         (b"\xd0\x00", wire.PingResp()),
         (b"\xe0\x00", wire.Disconnect()),
         (b"\xe0\x02\x8e\x00", wire.Disconnect(0x8E)),

@@ -79,6 +79,14 @@ async def test_what_a_human_labelled_stays_while_anything_else_can_go(samples):
     assert await kept(samples, ids) == [2]
 
 
+async def test_labelled_samples_stay_however_many_there_are_and_however_old(samples):
+    ids = await fill(samples, 300)
+    await samples.label([(one, 4) for one in ids], by="ann")
+    await fill(samples, 10)
+    assert (await samples.retain("digits", RetentionRules(max_samples=300))).samples == 10
+    assert await kept(samples, ids) == list(range(300))
+
+
 async def test_duplicates_go_first_and_with_their_first(database, blobs):
     store = SampleStore(database, blobs, near_duplicates={"digits": 0.0})
     batch = [new(1), new(1), new(2), new(3)]

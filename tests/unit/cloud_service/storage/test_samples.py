@@ -126,7 +126,7 @@ async def test_equal_payload_of_another_device_or_task_is_no_duplicate(counting)
 
 async def test_redelivered_sample_is_no_duplicate_of_itself(counting):
     one = new(4)
-    await counting.add([one])
+    await counting.add([one, one])
     await counting.add([one])
     [row] = await rows(counting)
     assert (row.duplicate_of, row.duplicates) == (None, 0)

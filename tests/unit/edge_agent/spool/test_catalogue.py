@@ -36,6 +36,19 @@ def test_removed_samples_are_gone_once():
     assert (catalogue.items, catalogue.bytes) == (2, 200)
 
 
+def test_sample_that_was_not_sent_after_all_has_one_try_less_and_one_that_is_gone_changes_nobody():
+    catalogue, _ = filled(0.1, 0.2)
+    for _ in range(2):
+        catalogue.sent(1, 5.0)
+        catalogue.sent(2, 5.0)
+    catalogue.not_sent(1)
+    assert catalogue.table["tries"].tolist() == [1, 2]
+    catalogue.remove([1])
+    catalogue.not_sent(1)
+    assert catalogue.table["tries"].tolist() == [1, 2]
+    assert (catalogue.created_s(1), catalogue.created_s(2)) == (None, 0.0)
+
+
 def test_numbers_rise_and_go_on_after_what_was_there():
     rows = [(4, mark(new_id()), 0.0, 0.0, 0.5, 100, 1, 0, 0, Rank.HARD), (7, 5, 0.0, 0.0, 0.5, 50, 2, 0, 0, Rank.AUDIT)]
     catalogue = Catalogue(rows, max_age_s=DAY)

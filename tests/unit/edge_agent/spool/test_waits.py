@@ -101,6 +101,24 @@ def test_late_sample_that_is_let_go_before_it_has_joined_does_not_come_back(spoo
         assert after.state().items == 0
 
 
+def test_late_rows_of_a_run_that_was_killed_join_even_where_the_disk_refuses_at_first(spool, tmp_path, caplog):
+    before = put(spool)
+    with database_busy_with_itself(tmp_path / "spool"):
+        put_late = put(spool)
+    shutil.copytree(tmp_path / "spool", tmp_path / "after")
+    with closing(sqlite3.connect(tmp_path / "after" / "spool.db", isolation_level=None)) as failing:
+        failing.execute("CREATE TRIGGER failing BEFORE INSERT ON items BEGIN SELECT RAISE(ABORT, 'failing'); END")
+        with closing(killed(tmp_path / "after", "meanwhile")) as meanwhile:
+            assert ids(meanwhile.due(10)) == [*before, *put_late]
+            failing_too = sqlite3.connect(tmp_path / "meanwhile" / "spool.db", isolation_level=None)
+            failing_too.execute("DROP TRIGGER failing")
+            failing_too.close()
+        assert "1 rows that were put late join the others at a later start" in caplog.text
+        failing.execute("DROP TRIGGER failing")
+    with closing(Spool(tmp_path / "after", SpoolSettings())) as later:
+        assert ids(later.due(10)) == [*before, *put_late]
+
+
 def test_database_that_stays_busy_is_a_disk_that_takes_no_more(spool, tmp_path, caplog):
     with database_busy_with_itself(tmp_path / "spool"):
         put(spool, late.MAX_LATE)
