@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.harness import EmbeddedBroker, Mosquitto, Processes, find_mosquitto
@@ -23,6 +24,13 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     return find_free_port
+
+
+@pytest.fixture
+def new_children() -> Callable[[], list[psutil.Process]]:
+    """This process's children that the test has started; a database for all tests may be another one."""
+    before = {child.pid for child in psutil.Process().children()}
+    return lambda: [child for child in psutil.Process().children() if child.pid not in before]
 
 
 @pytest.fixture

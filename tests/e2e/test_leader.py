@@ -52,3 +52,14 @@ async def test_one_replica_leads_on_postgresql_and_another_one_takes_over(postgr
     replicas[second].cancel()
     await asyncio.gather(*replicas.values(), return_exceptions=True)
     assert working == []
+
+
+async def test_what_a_work_raises_on_postgresql_comes_out_as_it_is(postgres):
+    url = postgres.create("fail")
+
+    async def work() -> None:
+        raise PermissionError("jobs")
+
+    async with open_database(url) as database:
+        with pytest.raises(PermissionError, match="jobs"):
+            await asyncio.wait_for(Leader(database, url).run({"work": work}), 20)

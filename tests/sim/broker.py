@@ -4,8 +4,8 @@ It behaves like a broker as `shared.mqtt` shows it: QoS 1, retained messages, th
 persistent sessions that queue QoS 1 messages, shared subscriptions served in turn (members that are connected first).
 As with the real client, a message counts as received when it lies in the client's inbox: what a client has not read
 when its connection ends is gone, and only QoS 1 messages for a persistent session that is away are queued. A client
-that acknowledges by itself (`Identity.hold`) gets no more than it may hold; what it had not acknowledged comes first
-on its session's next connection.
+that acknowledges by itself (`Identity.hold`) gets no more than it may hold, nor a word on what it publishes while it
+holds so much; what it had not acknowledged comes first on its session's next connection.
 
     broker = SimulatedBroker()
     agent = asyncio.create_task(run_agent(broker.connect))
@@ -311,6 +311,9 @@ class _SimulatedConnection:
         if qos not in (0, 1) or not topic or "+" in topic or "#" in topic:
             raise ValueError(f"cannot publish to {topic!r} with QoS {qos}")
         await asyncio.sleep(0)
+        # A real client learns of the broker's answer behind all that it has sent, and reads no more than it may hold.
+        if qos and self.hold:
+            await self.broker.wait_until(lambda: self.lost or self.has_room, timeout_s=60.0)
         self._check(f"connection lost while publishing to {topic}")
         publication = Publication(self.session.client_id, topic, bytes(payload), qos, retain)
         self.broker._publish(self, publication)

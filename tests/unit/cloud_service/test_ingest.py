@@ -3,11 +3,12 @@
 import asyncio
 
 import numpy as np
+import pytest
 
 from cloud_service.rollouts.driver import DeploymentFilter
 from cloud_service.storage.samples import Answer, NewSample, SampleFilter
 from shared import messages
-from shared.messages import UpdateFailure
+from shared.messages import DeviceState, UpdateFailure
 from shared.topics import Channel
 from tests.sim.bundles import make, sample
 from tests.sim.device import BareDevice, header
@@ -140,6 +141,22 @@ async def test_what_could_not_be_stored_is_left_to_the_broker_when_the_connectio
         for each in kept:
             await cam.verdict(each.sample_id)
     assert ingest.counts.stored == 3
+
+
+async def test_what_waits_is_not_kept_twice_when_the_connection_is_lost(cloud, broker, model):
+    model.free.clear()
+    async with cloud(max_under_way=2, batch=2) as ingest, device(broker) as cam:
+        sent = [await cam.send(sample(n), deadline_ms=60_000 if n > 3 else None) for n in range(9)]
+        await until(lambda: ingest.counts.samples == 9 and ingest.counts.stored == 4)
+        for _ in range(3):
+            ingest.counts.samples = 0
+            broker.drop_connections("edgeloop-demo-main")
+            await until(lambda: ingest.counts.samples == 5)
+            assert ingest.waiting <= 5
+        model.free.set()
+        for n, each in enumerate(sent):
+            assert (await cam.verdict(each.sample_id)).prediction == n
+    assert ingest.counts.stored == 9
 
 
 async def test_killed_replica_leaves_what_it_had_not_stored_to_its_next_life(cloud, broker, blobs):
@@ -402,3 +419,40 @@ async def test_drain_leaves_what_is_not_stored_to_the_broker(cloud, broker, mode
         async with cloud():
             for n, each in enumerate(sent):
                 assert (await cam.verdict(each.sample_id)).prediction == n
+
+
+async def test_more_states_than_may_be_held_and_a_deployment_do_not_stop_the_service(
+    cloud, broker, rollouts, registry, fleet, tmp_path
+):
+    make(tmp_path / "v8.bundle", version="v8")
+    await rollouts.deploy(await registry.add(tmp_path / "v8.bundle", origin="upload"), ["cam-1"])
+    away = messages.encode(DeviceState(online=False))
+    for n in range(5_500):
+        broker.publish(f"edgeloop/v1/demo/cam-{n}/state", away, retain=True)
+    async with cloud(), device(broker) as cam:
+        await cam.wait(lambda: cam.desired is not None)
+        await until(lambda: not broker.held("edgeloop-demo-main") and not broker.queued("edgeloop-demo-main"))
+        sent = await cam.send(sample(4))
+        assert (await cam.verdict(sent.sample_id)).prediction == 4
+    assert broker.connections_made == 3
+
+
+async def test_drain_takes_up_no_more_orphans_and_sends_what_is_noted_even_if_its_time_runs_out(
+    cloud, broker, model, samples, clock
+):
+    await samples.add([NewSample("cam-1", header(), sample(n)) for n in range(8)])
+    model.free.clear()
+    async with cloud(max_under_way=2, batch=2, orphan_after_s=0) as ingest, device(broker) as cam:
+        adopting = asyncio.create_task(ingest.orphans.adopt())
+        await until(lambda: model.calls and clock.sleeping > 1)
+        refused = await cam.send(np.zeros((2, 2), np.uint8))
+        await until(lambda: ingest.counts.refused == 1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(ingest.drain(), 0.05)
+        await cam.wait(lambda: refused.sample_id in cam.refused)
+        model.free.set()
+        clock.advance(0.1)
+        await asyncio.wait_for(adopting, 10)
+        await asyncio.wait_for(ingest.drain(), 10)
+    assert ingest.counts.adopted == 2
+    assert len(await samples.unanswered(after=0, limit=10)) == 6

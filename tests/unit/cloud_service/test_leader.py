@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from cloud_service.errors import StoreError
 from cloud_service.leader import Leader
 from tests.sim.clock import SimulatedClock
 
@@ -12,14 +13,14 @@ class Job:
     def __init__(self):
         self.running = 0
         self.started = 0
-        self.fails = False
+        self.fails = None
 
     async def __call__(self):
         self.running += 1
         self.started += 1
         try:
             if self.fails:
-                raise RuntimeError("a defect")
+                raise self.fails
             await asyncio.Event().wait()
         finally:
             self.running -= 1
@@ -63,7 +64,33 @@ async def test_one_of_two_replicas_leads_and_the_other_one_does_when_it_ends(rep
 
 async def test_defect_in_what_the_leader_does_comes_out(replica):
     job = Job()
-    job.fails = True
+    job.fails = RuntimeError("a defect")
     _, task = replica(job)
     with pytest.raises(RuntimeError, match="a defect"):
         await task
+
+
+async def test_failure_of_the_store_in_what_the_leader_does_comes_out_too(replica):
+    job = Job()
+    job.fails = StoreError("the database failed")
+    _, task = replica(job)
+    await turns()
+    assert job.started == 1
+    with pytest.raises(StoreError, match="the database failed"):
+        await task
+
+
+async def test_lock_that_cannot_be_opened_is_said_once_with_a_remedy_and_tried_again(replica, tmp_path, caplog):
+    caplog.set_level("INFO")
+    in_the_way = tmp_path / "edgeloop.db.leader"
+    in_the_way.mkdir()
+    leader, task = replica(Job())
+    await turns()
+    assert not leader.leads
+    assert not task.done()
+    in_the_way.rmdir()
+    await turns()
+    assert leader.leads
+    said = [record.getMessage() for record in caplog.records]
+    assert len([line for line in said if "let this service write to that folder" in line]) == 1
+    assert "who leads is known again" in said

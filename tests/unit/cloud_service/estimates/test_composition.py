@@ -52,6 +52,21 @@ def test_reports_of_a_part_stand_for_the_whole_period():
     assert reports.composition(since=since, until=START + HOUR).samples == pytest.approx(4_000)
 
 
+def test_device_that_is_off_kept_nothing_more():
+    reports = Reports()
+    for minute in range(61):
+        reports.add(START + minute * HOUR / 60, counts(minute), since=START)
+    found = reports.composition(since=START, until=START + 24 * HOUR)
+    assert found.samples == pytest.approx(61_000, rel=0.01)
+
+
+def test_report_that_is_taken_again_is_none_of_its_own():
+    reports = Reports()
+    for at, times in ((START, 1), (START + HOUR, 2), (START + HOUR, 2)):
+        reports.add(at, counts(times), since=START)
+    assert reports.composition(since=START, until=START + 24 * HOUR).samples == pytest.approx(2_000)
+
+
 def test_few_samples_tell_nothing_of_the_shares():
     reports = Reports()
     assert reports.composition(since=START, until=START + HOUR) is None

@@ -14,6 +14,7 @@ from cloud_service.estimates.incidents import Incidents
 from cloud_service.estimates.rows import Rows
 from cloud_service.estimates.settings import EstimatesSettings
 from cloud_service.fleet import Fleet
+from cloud_service.storage.models import Device
 from shared.errors import SettingsError
 from shared.messages import DeviceState, LedgerBytes, SpoolState, TaskCounts, Telemetry
 from tests.unit.cloud_service.estimates.conftest import START
@@ -90,7 +91,7 @@ async def test_shares_come_from_two_telemetry_reports(make, field, database):
         counts = TaskCounts(inferences=kept, kept=kept, duplicates=kept // 9)
         fleet.saw("cam-1", DeviceState(online=True))
         fleet.saw(
-            "cam-1", Telemetry(seq=1, uptime_s=1.0, tasks={"digits": counts}, ledger=LedgerBytes(), spool=SpoolState())
+            "cam-1", Telemetry(seq=kept, uptime_s=1.0, tasks={"digits": counts}, ledger=LedgerBytes(), spool=SpoolState())
         )
         await fleet.flush()
         await estimator.refresh()
@@ -101,6 +102,47 @@ async def test_shares_come_from_two_telemetry_reports(make, field, database):
     assert found.basis is Basis.TELEMETRY
     assert (found.kept, found.left) == (pytest.approx(8 / 9), pytest.approx(1 / 9))
     assert (estimator.current.online, estimator.current.offline) == (1, 0)
+
+
+def telemetry(seq, kept):
+    counts = TaskCounts(inferences=kept, kept=kept)
+    return Telemetry(
+        seq=seq, uptime_s=float(seq), tasks={"digits": counts}, ledger=LedgerBytes(), spool=SpoolState()
+    )
+
+
+async def test_telemetry_counts_from_when_it_came_and_not_from_the_last_sample(make, field, database):
+    fleet = Fleet(database, now=lambda: field.now)
+    estimator = make()
+    await field.upload(20, audit=True)
+    for seq, kept in enumerate((0, 1_000)):
+        fleet.saw("cam-1", telemetry(seq, kept))
+        await fleet.flush()
+        await estimator.refresh()
+        field.later(hours=1)
+    before = estimator.current.estimates[1].agreement.samples
+    # Three more hours in which it sends samples and no telemetry.
+    for _ in range(3):
+        field.later(hours=1)
+        fleet.saw("cam-1")
+        await fleet.flush()
+        await estimator.refresh()
+    assert estimator.current.estimates[1].agreement.samples == pytest.approx(2 * before, rel=0.01)
+
+
+async def test_telemetry_of_another_version_ends_nothing_and_is_said_once(make, field, database, caplog):
+    await field.upload(20, audit=True)
+    fleet = Fleet(database, now=lambda: field.now)
+    fleet.saw("cam-1", telemetry(1, 500))
+    await fleet.flush()
+    async with database.writing() as session:
+        row = await session.get(Device, "cam-1")
+        row.telemetry = {**row.telemetry, "tasks": {"digits": {"inferences": 500, "invented": 1}}}
+    estimator = make()
+    for _ in range(2):
+        await estimator.refresh()
+    assert estimator.current.estimates[1].agreement.basis is Basis.AUDITS
+    assert len([record for record in caplog.records if "cannot be read" in record.getMessage()]) == 1
 
 
 async def test_late_verdicts_follow_the_setting(make, field):

@@ -54,9 +54,9 @@ async def test_spawned_child_gets_its_parents_number_and_does_not_outlive_the_bl
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left():
+def _nothing_is_left(new_children):
     yield
-    assert psutil.Process().children() == []
+    assert new_children() == []
 
 
 def gone(process):

@@ -1,6 +1,5 @@
 import json
 
-import psutil
 import pytest
 
 from edge_agent.execution import proving
@@ -96,11 +95,11 @@ async def test_find_out_reads_past_what_libraries_print(slot):
     assert [each["p50_us"] for each in entry["candidates"]] == [100.0, 60.0]
 
 
-async def test_find_out_in_a_real_child(quantized):
+async def test_find_out_in_a_real_child(quantized, new_children):
     entry = await proving.find_out(
         quantized, ExecutionSettings(measure=True, max_threads=1, measure_s=0.02), timeout_s=60
     )
     assert [each["verdict"] for each in entry["candidates"]] == ["passed", "passed"], entry
     assert all(each["p50_us"] > 1 for each in entry["candidates"])
     assert "int8 kernels run at" in entry["reason"]
-    assert psutil.Process().children() == []
+    assert new_children() == []

@@ -77,30 +77,30 @@ async def test_child_says_why_a_bundle_fails(tmp_path):
         await check_in_child(bundles.unpacked(tmp_path / "b", wrong_golden=True), timeout_s=60)
 
 
-async def test_child_with_a_model_that_never_answers_is_ended(tmp_path):
+async def test_child_with_a_model_that_never_answers_is_ended(tmp_path, new_children):
     folder = bundles.unpacked(tmp_path / "b", model=bundles.endless_model())
     with pytest.raises(SelfTestFailed, match="took longer than 2 s"):
         await check_in_child(folder, timeout_s=2.0)
-    assert psutil.Process().children() == []
+    assert new_children() == []
 
 
-async def test_child_that_dies_is_a_failure_of_the_model(tmp_path):
+async def test_child_that_dies_is_a_failure_of_the_model(tmp_path, new_children):
     folder = bundles.unpacked(tmp_path / "b", model=bundles.endless_model())
     testing = asyncio.create_task(check_in_child(folder, timeout_s=60))
-    children = await eventually(psutil.Process().children, timeout=20, what="the child runs")
+    children = await eventually(new_children, timeout=20, what="the child runs")
     children[0].send_signal(signal.SIGKILL)
     with pytest.raises(SelfTestFailed, match="died with code -9"):
         await testing
 
 
-async def test_child_is_ended_when_the_agent_stops_waiting(tmp_path):
+async def test_child_is_ended_when_the_agent_stops_waiting(tmp_path, new_children):
     folder = bundles.unpacked(tmp_path / "b", model=bundles.endless_model())
     testing = asyncio.create_task(check_in_child(folder, timeout_s=60))
-    await eventually(psutil.Process().children, timeout=20, what="the child runs")
+    await eventually(new_children, timeout=20, what="the child runs")
     testing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await testing
-    assert psutil.Process().children() == []
+    assert new_children() == []
 
 
 async def test_child_does_not_outlive_an_agent_that_is_killed(tmp_path):
