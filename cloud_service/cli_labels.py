@@ -153,7 +153,7 @@ def purge(
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Delete samples for good; with --device alone, also what that device still holds."""
+    """Delete samples for good; with --device alone, also what it sends again of before."""
     from cloud_service.client import Client
 
     asked = cli_filters.scope(
@@ -183,7 +183,7 @@ def purge(
         typer.echo(json.dumps(found, indent=2) if as_json else "no sample matches: nothing is deleted")
         return
     if not yes:
-        _confirm(found, f"all of {device}, and what it still holds from before" if whole else "for good")
+        _confirm(found, f"all of {device}, and what it sends again of before" if whole else "for good")
     result = client.delete(path, query)
     if as_json:
         typer.echo(json.dumps(result, indent=2))

@@ -124,7 +124,7 @@ async def purge_samples(request: web.Request) -> Purge:
 
 
 async def purge_device(request: web.Request) -> Purge:
-    """Delete all samples of a device for good, and refuse those that it made before and still holds."""
+    """Delete all samples of a device for good, and refuse those of before that it sends again."""
     domain = request.app[DOMAIN]
     device = request.match_info["device"]
     asked = query(request, DevicePurgeQuery)

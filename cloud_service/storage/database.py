@@ -128,7 +128,16 @@ async def open_database(url: str, *, connections: int = 8) -> AsyncIterator[Data
         StoreError: it cannot be opened or migrated.
         StorageFull: the disk took no more.
     """
+    await _bring_up_to_date(_engine(url, 1, patient=True))
     engine = _engine(url, connections)
+    try:
+        yield Database(engine)
+    finally:
+        await engine.dispose()
+
+
+async def _bring_up_to_date(engine: AsyncEngine) -> None:
+    """Migrate, however long it takes: a large table may need minutes."""
     try:
         with _wrapped():
             async with engine.execution_options(writes=True).begin() as connection:
@@ -136,7 +145,6 @@ async def open_database(url: str, *, connections: int = 8) -> AsyncIterator[Data
                     # Replicas that start together migrate one after the other; SQLite's write lock does the same.
                     await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
                 await connection.run_sync(_migrate)
-        yield Database(engine)
     finally:
         await engine.dispose()
 
@@ -146,7 +154,9 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _engine(url: str, connections: int) -> AsyncEngine:
+def _engine(url: str, connections: int, *, patient: bool = False) -> AsyncEngine:
+    """`patient`: no statement and no wait for another replica is cut off."""
+    stuck_ms = "0" if patient else str(_STUCK_MS)
     try:
         driver = make_url(url).drivername
         match driver:
@@ -164,11 +174,11 @@ def _engine(url: str, connections: int) -> AsyncEngine:
                     max_overflow=0,
                     connect_args={
                         "timeout": _CONNECT_S,
-                        "command_timeout": _STATEMENT_S,
+                        "command_timeout": None if patient else _STATEMENT_S,
                         "server_settings": {
                             "application_name": "edgeloop",
-                            "idle_in_transaction_session_timeout": str(_STUCK_MS),
-                            "lock_timeout": str(_STUCK_MS),
+                            "idle_in_transaction_session_timeout": stuck_ms,
+                            "lock_timeout": stuck_ms,
                             # Whatever the server's default: a device lets go after a commit.
                             "synchronous_commit": "on",
                         },

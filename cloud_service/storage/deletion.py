@@ -34,7 +34,7 @@ class Deletion(Payloads):
         return await self._delete_all(conditions(which), for_good=True)
 
     async def purge_device(self, device: str) -> Purged:
-        """Delete everything of a device for good, and refuse from now on what it made before and still holds.
+        """Delete everything of a device for good, and refuse from now on what it had sent before.
 
         See `cloud_service.storage.intake` for what is refused afterwards.
         """
@@ -62,11 +62,15 @@ class Deletion(Payloads):
         return Purged(samples, blobs)
 
     async def _delete_ids(self, ids: Sequence[UUID]) -> Purged:
-        """Delete these samples and their duplicates, which go first; they may come back."""
+        """Delete these samples and their duplicates, which go first; they may come back.
+
+        A duplicate that a human labelled stays and takes its first's place.
+        """
         gone = Purged()
         for start in range(0, len(ids), _ROWS):
             some = ids[start : start + _ROWS]
-            gone += await self._delete_all([Sample.duplicate_of.in_(some)], for_good=False)
+            duplicates = [Sample.duplicate_of.in_(some), Sample.human_label.is_(None)]
+            gone += await self._delete_all(duplicates, for_good=False)
             gone += await self._delete_all([Sample.id.in_(some)], for_good=False)
         return gone
 
@@ -82,7 +86,7 @@ class Deletion(Payloads):
             await connection.execute(self._database.insert_or_skip(PurgedSample), marks)
         await _appoint_heirs(connection, ids)
         await connection.execute(delete(Sample).where(Sample.id.in_(ids)))
-        left = [Left(row.blob, row.pack, row.payload_bytes) for row in rows]
+        left = [Left(row.blob, row.pack or row.blob, row.payload_bytes) for row in rows]
         return await self._leave(connection, left, for_good=for_good)
 
 

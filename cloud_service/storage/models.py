@@ -120,6 +120,7 @@ class Sample(Table):
         Index("samples_by_pack", "pack"),
         _partial("samples_audits", "task", "stored_at", where="reason = 'audit'"),
         _partial("samples_duplicates", "duplicate_of", where="duplicate_of IS NOT NULL"),
+        _partial("samples_unanswered", "number", where="label IS NULL AND failure IS NULL"),
     )
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
@@ -156,7 +157,7 @@ class Tombstone(Table):
 
     Attributes:
         seq_until: the largest count of the device's that was stored then.
-        at: when; see `cloud_service.storage.tombstones` for what is refused since.
+        at: when; see `cloud_service.storage.intake` for what is refused since.
     """
 
     __tablename__ = "tombstones"

@@ -4,10 +4,11 @@ Rows point into packs (`packs`), and who adds samples puts their pack before the
 
 1. Who takes rows away notes in `worn_packs` what their packs have lost, in the same transaction, in turn. A pack is due
    when nothing in it is needed, when half of it is not, or when something in it was deleted on request.
-2. `sweep` puts what is still needed of a pack that is due into a new one. Then, in one turn, it points the rows there,
-   deletes the old pack if now no row needs it, and marks it as deleted. The mark stays for a day.
-3. Who adds rows looks, in its own turn, whether their pack is marked. If so it takes the mark away and, where the pack
-   was deleted, puts it once more before the rows are committed.
+2. `sweep` puts what is still needed of a pack that is due into a new one. In one turn it points the rows there; what
+   was purged while it copied is marked again in the new pack. In the next turn it deletes the old pack if now no row
+   needs it, and marks it as deleted. The mark stays for a day.
+3. Who adds rows, or points them elsewhere, looks in the same turn whether their pack is marked. If so they put it once
+   more before the rows are committed, and take the mark away: a mark may be older than a deletion that it tells of.
 
 No clock decides anything but how long marks are kept. A crash between two steps leaves marks that are swept later. A
 crash between a pack and its rows leaves a pack that nothing points to: the device sends the samples again, and they are
@@ -115,37 +116,49 @@ class Payloads(StorePart):
         Args:
             marks: whether the pack is marked at all, and then whether it was deleted, as this turn has seen it.
         """
-        if any(marks):
-            await self._blobs.put(pack.name, pack.data)
         if marks:
+            await self._blobs.put(pack.name, pack.data)
             await connection.execute(delete(WornPack).where(WornPack.name == pack.name))
 
     async def _remove(self, name: str) -> None:
-        moved = await self._moved(name)
+        copied = await self._copied(name)
+        if copied is not None:
+            await self._point(*copied)
+        # In a turn of its own: whatever becomes of the deletion, no row points to the old pack any more.
         async with self._database.in_turn() as connection:
-            if moved:
-                await connection.execute(_MOVED, moved)
             if await connection.scalar(select(exists().where(Sample.pack == name))):
                 return  # somebody has added to it meanwhile; it is still due, and swept the next time
             await self._blobs.delete([name])
             await connection.execute(update(WornPack).where(WornPack.name == name).values(deleted=True))
 
-    async def _moved(self, name: str) -> list[dict[str, Any]]:
-        """Put what is needed of a pack into a new one; returns where each payload lies from now on."""
+    async def _point(self, pack: Pack, moves: Sequence[dict[str, Any]]) -> None:
+        """Let the rows point into the new pack, and mark what nobody needs there: it was purged while it was copied."""
+        async with self._database.in_turn() as connection:
+            marks = await connection.scalars(select(WornPack.deleted).where(WornPack.name == pack.name))
+            await self._keep(connection, pack, list(marks))
+            await connection.execute(_MOVED, moves)
+            query = select(Sample.pack_start).where(Sample.pack == pack.name).distinct()
+            there = set(await connection.scalars(query))
+            dead = sum(move["size"] for move in moves if move["new_start"] not in there)
+            if dead:
+                await self._wear(connection, {pack.name: dead}, for_good=True)
+
+    async def _copied(self, name: str) -> tuple[Pack, list[dict[str, Any]]] | None:
+        """Put what is needed of a pack into a new one; returns it and where each one lies; None: nothing moves."""
         async with self._database.reading() as session:
             query = select(Sample.pack_start, Sample.payload_bytes).where(Sample.pack == name).distinct()
             live = [Range(*row) for row in await session.execute(query.order_by(Sample.pack_start))]
         if not live:
-            return []
+            return None
         try:
             payloads = await self._blobs.get(name, live)
         except NotFound:
-            return []  # another replica was here first
+            return None  # another replica was here first
         pack = pack_payloads(payloads)
         if pack.name == name:
-            return []
+            return None
         await self._blobs.put(pack.name, pack.data)
-        return [
+        return pack, [
             {"old": name, "old_start": was.start, "new": pack.name, "new_start": place.start, "size": place.size}
             for was, place in zip(live, pack.places, strict=True)
         ]

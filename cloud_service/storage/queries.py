@@ -61,8 +61,10 @@ class Queries(StorePart):
             NotFound: its payload is gone.
             StoreError: the blob store failed.
         """
+        # A replica of an earlier release names no pack: its payload is an object of its own.
+        pack = row.pack or row.blob
         try:
-            [payload] = await self._blobs.get(row.pack, [Range(row.pack_start, row.payload_bytes)])
+            [payload] = await self._blobs.get(pack, [Range(row.pack_start, row.payload_bytes)])
         except NotFound:
             # What else was in its pack may have been deleted meanwhile, and this one been put elsewhere.
             moved = await self.one(row.id)

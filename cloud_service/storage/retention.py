@@ -192,13 +192,13 @@ class Retention:
 
 
 def _worst(window: Sequence[_Candidate], rows: int, size: int) -> list[UUID]:
-    """Duplicates first, then samples of their own in reverse order of worth, those that a human labelled last.
+    """Duplicates first, but those that a human labelled; then samples of their own, the least worth first.
 
-    Of these half at most go at once, so that there is a choice.
+    Of these, too, what a human labelled goes last. Half at most go at once, so that there is a choice.
     """
     doomed: list[UUID] = []
     for row in window:
-        if row.duplicate_of is not None and rows > len(doomed):
+        if row.duplicate_of is not None and row.human_label is None and rows > len(doomed):
             doomed.append(row.id)
     rows -= len(doomed)
     firsts = [row for row in window if row.duplicate_of is None]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import select
 
+from cloud_service.errors import NotFound
 from cloud_service.storage.models import Sample
 from cloud_service.storage.queries import Queries
 from cloud_service.storage.values import FINAL_LABEL, TrainingSet
 from shared.codec import Array
+
+log = logging.getLogger(__name__)
 
 # Payloads read at once.
 _AT_ONCE = 64
@@ -32,8 +36,9 @@ class Teaching(Queries):
         (Hinton, Vinyals, Dean 2015). Where they differ, all probability is on the human's label. A sample with a
         human's label alone counts once there is a teacher's answer to learn the number of classes from.
 
+        One whose payload is missing is left out and counted in the log.
+
         Raises:
-            NotFound: a payload is missing.
             StoreError: the database or the blob store failed.
         """
         own = Sample.duplicate_of.is_(None) | Sample.human_label.is_not(None)
@@ -43,12 +48,24 @@ class Teaching(Queries):
         rows = [row for row in reversed(rows) if _classes(row, classes) == classes]
         if not classes:
             return None
-        tensors: list[Array] = []
+        found: list[Array | None] = []
         for at in range(0, len(rows), _AT_ONCE):
-            tensors += await asyncio.gather(*(self.tensor(row) for row in rows[at : at + _AT_ONCE]))
+            found += await asyncio.gather(*(self._tensor_if_there(row) for row in rows[at : at + _AT_ONCE]))
+        rows = [row for row, tensor in zip(rows, found, strict=True) if tensor is not None]
+        tensors = [tensor for tensor in found if tensor is not None]
+        if len(rows) < len(found):
+            log.error("task %s: %d samples have no payload and train nobody", task, len(found) - len(rows))
+        if not rows:
+            return None
         kinds = [(tensor.shape, tensor.dtype) for tensor in tensors]
         alike = [index for index, kind in enumerate(kinds) if kind == kinds[-1]]
         return await asyncio.to_thread(_training_set, [rows[i] for i in alike], [tensors[i] for i in alike], classes)
+
+    async def _tensor_if_there(self, row: Sample) -> Array | None:
+        try:
+            return await self.tensor(row)
+        except NotFound:
+            return None
 
 
 def _classes(row: Sample, classes: int) -> int:

@@ -12,6 +12,7 @@ depends_on = None
 
 _AUDITS = "reason = 'audit'"
 _DUPLICATES = "duplicate_of IS NOT NULL"
+_UNANSWERED = "label IS NULL AND failure IS NULL"
 
 
 def _number() -> sa.types.TypeEngine[int]:
@@ -53,6 +54,14 @@ def upgrade() -> None:
         sqlite_where=sa.text(_DUPLICATES),
         postgresql_where=sa.text(_DUPLICATES),
     )
+    op.create_index(
+        "samples_unanswered",
+        "samples",
+        ["number"],
+        unique=False,
+        sqlite_where=sa.text(_UNANSWERED),
+        postgresql_where=sa.text(_UNANSWERED),
+    )
     op.create_table(
         "tombstones",
         sa.Column("number", _number(), autoincrement=True, nullable=False),
@@ -86,6 +95,7 @@ def downgrade() -> None:
     op.drop_table("purged_samples")
     op.drop_index("tombstones_by_device", table_name="tombstones")
     op.drop_table("tombstones")
+    op.drop_index("samples_unanswered", table_name="samples")
     op.drop_index("samples_duplicates", table_name="samples")
     op.drop_index("samples_audits", table_name="samples")
     op.drop_index("samples_by_pack", table_name="samples")

@@ -99,6 +99,17 @@ async def test_same_payloads_added_again_after_their_deletion_are_there(samples,
     assert await samples.sweep() == 0
 
 
+class Forgetful:
+    """Deletes, and says that it failed."""
+
+    def __init__(self, blobs):
+        self.put, self.get, self._blobs = blobs.put, blobs.get, blobs
+
+    async def delete(self, names):
+        await self._blobs.delete(names)
+        raise StoreError("the reply was lost: simulated")
+
+
 class Interrupted:
     """A blob store in the middle of whose work somebody else comes: after a `put` and its rows, or after a `get`."""
 
@@ -143,6 +154,31 @@ async def test_pack_that_somebody_adds_to_while_it_is_emptied_stays(database, bl
     assert [int((await other.tensor(row)).argmax()) for row in await rows(other)] == [2, 1, 2]
     await other.purge(SampleFilter(task="digits"))
     assert blobs.blobs == {}
+
+
+async def test_deletion_whose_answer_is_lost_loses_no_payload(database, blobs):
+    """The old pack is gone, and the turn in which that should be noted fails."""
+    other = SampleStore(database, blobs)
+    await other.add([new(1, device="cam-1"), new(2, device="cam-2")])
+    with pytest.raises(StoreError):
+        await SampleStore(database, Forgetful(blobs)).purge_device("cam-1")
+    [row] = await rows(other)
+    assert np.array_equal(await other.tensor(row), sample(2))
+    await other.sweep()
+    await other.add([new(1, device="cam-1"), new(2, device="cam-2")])  # the same pack once more
+    assert [int((await other.tensor(row)).argmax()) for row in await rows(other)] == [2, 1, 2]
+
+
+async def test_what_is_purged_while_its_pack_is_moved_leaves_the_new_pack_too(database, blobs):
+    other = SampleStore(database, blobs)
+    await other.add([new(n, device=f"cam-{n}") for n in (1, 2, 3)])
+    slow = Interrupted(blobs)
+    slow.after_get = lambda: other.purge_device("cam-2")
+    await SampleStore(database, slow).purge_device("cam-1")
+    await other.sweep()
+    [row] = await rows(other)
+    assert np.array_equal(await other.tensor(row), sample(3))
+    assert sum(map(len, blobs.blobs.values())) == row.payload_bytes
 
 
 async def test_failing_blob_store_delays_a_deletion_and_loses_none(samples, blobs, database):

@@ -100,6 +100,20 @@ async def test_duplicates_go_first_and_with_their_first(database, blobs):
     assert blobs.blobs == {}
 
 
+async def test_duplicate_that_a_human_labelled_stays_and_takes_its_firsts_place(database, blobs):
+    store = SampleStore(database, blobs, near_duplicates={"digits": 0.0})
+    batch = [new(1), new(1), new(2), new(3)]
+    ids = [one.header.sample_id for one in batch]
+    await store.add(batch)
+    await store.label([(ids[1], 4)], by="ann")
+    await store.retain("digits", RetentionRules(max_samples=3))
+    assert 1 in await kept(store, ids)
+    await store.retain("digits", RetentionRules(max_samples=1))
+    assert await kept(store, ids) == [1]
+    [row] = await store.page(SampleFilter(), before=None, limit=9)
+    assert (row.human_label, row.duplicate_of, (await store.tensor(row)).argmax()) == (4, None, 1)
+
+
 async def test_bytes_are_held_and_duplicates_have_none(database, blobs):
     store = SampleStore(database, blobs, near_duplicates={"digits": 0.0})
     await store.add([new(1), new(1), new(1), new(2), new(3)])

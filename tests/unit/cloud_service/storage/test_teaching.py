@@ -1,10 +1,10 @@
 """What a student is trained on."""
 
 import numpy as np
-import pytest
 
-from cloud_service.errors import NotFound
-from cloud_service.storage.samples import Answer, NewSample, SampleStore
+from cloud_service.storage.blobs import Range
+from cloud_service.storage.models import Sample
+from cloud_service.storage.samples import Answer, NewSample, SampleFilter, SampleStore
 from tests.sim.bundles import sample
 from tests.sim.device import header
 from tests.sim.stored import new, says
@@ -85,10 +85,34 @@ async def test_duplicate_that_a_human_labelled_is_trained_on(database, blobs):
     assert whole.probabilities.argmax(axis=1).tolist() == [1, 3]
 
 
-async def test_lost_payload_stops_a_training_set(samples, blobs):
-    one = new()
-    await samples.add([one])
-    await samples.answer([(one.header.sample_id, says(1))])
+async def test_sample_whose_payload_is_lost_is_left_out_and_said(samples, blobs, caplog):
+    lost, kept = new(1), new(2)
+    await samples.add([lost])
+    lost_packs = set(blobs.blobs)
+    await samples.add([kept])
+    await samples.answer([(one.header.sample_id, says(label)) for label, one in enumerate((lost, kept), 1)])
+    for name in lost_packs:
+        del blobs.blobs[name]
+    whole = await samples.training_set("digits", limit=10)
+    assert whole.probabilities.argmax(axis=1).tolist() == [2]
+    assert "1 samples have no payload" in caplog.text
     blobs.blobs.clear()
-    with pytest.raises(NotFound):
-        await samples.training_set("digits", limit=10)
+    assert await samples.training_set("digits", limit=10) is None
+
+
+async def test_sample_of_a_replica_of_the_release_before_packs_is_read(samples, blobs, database):
+    from sqlalchemy import update
+
+    await samples.add([new(3)])
+    [row] = await samples.page(SampleFilter(), before=None, limit=1)
+    await blobs.put(row.blob, await blobs_only(blobs, row))
+    old = update(Sample).values(pack="", pack_start=0, payload_bytes=0)
+    async with database.writing() as session:
+        await session.execute(old)
+    [row] = await samples.page(SampleFilter(), before=None, limit=1)
+    assert (await samples.tensor(row)).argmax() == 3
+
+
+async def blobs_only(blobs, row):
+    [payload] = await blobs.get(row.pack, [Range(row.pack_start, row.payload_bytes)])
+    return payload
