@@ -12,6 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,6 +41,7 @@ _GROUP = "edgeloop"
 # How often slow samples are looked for and receipts are sent.
 _TICK_S = 0.25
 _DRAIN_POLL_S = 0.02
+_LAST_RECEIPTS_S = 1.0
 # What a sample takes in memory beside its tensor.
 _BESIDE_TENSOR = 4_096
 # States, reports and telemetry that are taken before the first of them is noted.
@@ -159,10 +161,16 @@ class Ingest:
     async def drain(self) -> None:
         """Take no more samples; return when those under way are answered. The broker keeps all others."""
         self._draining = True
-        self._storing.leave()
-        while not (self._storing.idle and self._answering.idle and self._control.idle):  # noqa: ASYNC110  # six places would have to set an event
-            await asyncio.sleep(_DRAIN_POLL_S)
-        await self._receipts.flush()
+        self._storing.forget()
+        self.orphans.leave()
+        try:
+            while not (self._storing.idle and self._answering.idle and self._control.idle):  # noqa: ASYNC110  # six places would have to set an event
+                await asyncio.sleep(_DRAIN_POLL_S)
+        finally:
+            # Also when the time for it has run out: what is noted needs not to be sent again.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LAST_RECEIPTS_S):
+                    await self._receipts.flush()
 
     @property
     def waiting(self) -> int:
@@ -183,13 +191,20 @@ class Ingest:
             self._downlink.attach(connection)
             try:
                 log.info("listening to the devices of site %s as %s", self._site, self._instance)
-                await together({"control": self._read_notes(connection), "samples": self._read_samples(second)})
+                # Beside the reading: the broker's word on what is published comes behind all that it has sent, and
+                # nothing more is read while as many states are held as may be.
+                await together(
+                    {
+                        "control": self._read_notes(connection),
+                        "desired": self._publish_desired(),
+                        "samples": self._read_samples(second),
+                    }
+                )
             finally:
                 self._downlink.detach()
                 self._storing.forget()
 
     async def _read_notes(self, connection: Connection) -> None:
-        await self._publish_desired()
         async for message in connection.messages():
             topic = self._topic(message, connection)
             if topic is not None:

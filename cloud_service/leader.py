@@ -19,6 +19,7 @@ from sqlalchemy import make_url, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud_service.errors import StoreError
+from cloud_service.notices import Outage
 from cloud_service.storage.database import Database
 
 log = logging.getLogger(__name__)
@@ -46,20 +47,27 @@ class Leader:
         parsed = make_url(url)
         self._file = Path(f"{parsed.database}.leader") if parsed.get_backend_name() == "sqlite" else None
         self._sleep = sleep
+        self._outage = Outage(log, "who leads is known again", level=logging.WARNING)
         self.leads = False
 
     async def run(self, works: Mapping[str, Work]) -> None:
         """Whenever this replica leads, run these, until cancelled. What one of them raises comes out."""
         while True:
+            failure = None
             try:
                 async with self._beat() as beat:
+                    self._outage.end()
                     if beat is not None:
-                        await self._lead(works, beat)
+                        failure = await self._lead(works, beat)
             except StoreError as err:
-                log.debug("who leads is not known now: %s", err)
+                self._outage.begin(f"who leads is not known, so nobody trains or cleans up: {err}")
+            # Not from within: there it would pass for an error of the lock.
+            if failure is not None:
+                raise failure
             await self._sleep(_BEAT_S)
 
-    async def _lead(self, works: Mapping[str, Work], beat: Beat) -> None:
+    async def _lead(self, works: Mapping[str, Work], beat: Beat) -> BaseException | None:
+        """Work for as long as this replica leads; gives what a work raised."""
         log.info("this replica leads: it does %s for all", ", ".join(works))
         self.leads = True
         working = [asyncio.create_task(work(), name=name) for name, work in works.items()]
@@ -73,8 +81,9 @@ class Leader:
             await asyncio.gather(*working, beating, return_exceptions=True)
         for task in working:
             if not task.cancelled() and (err := task.exception()):
-                raise err
+                return err
         log.warning("this replica does not lead any more: the database was away")
+        return None
 
     async def _beat_on(self, beat: Beat) -> None:
         while True:
@@ -86,7 +95,7 @@ class Leader:
         """Leading, while the block runs; None: another one leads. What is given raises when that is over.
 
         Raises:
-            StoreError: the database failed.
+            StoreError: the database failed, or the lock's file cannot be opened.
         """
         if self._file is not None:
             with _tried(self._file) as mine:
@@ -100,7 +109,13 @@ class Leader:
 @contextmanager
 def _tried(path: Path) -> Iterator[bool]:
     """Whether a lock on the file was free; it is ours while the block runs."""
-    with path.open("ab") as file:
+    try:
+        opened = path.open("ab")
+    except OSError as err:
+        raise StoreError(
+            f"{path} cannot be opened ({err.strerror}): free some space there, or let this service write to that folder"
+        ) from err
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

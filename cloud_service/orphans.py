@@ -17,6 +17,7 @@ from cloud_service.errors import NotFound, StoreError
 from cloud_service.storage.database import utc_now
 from cloud_service.storage.models import Sample
 from cloud_service.storage.samples import SampleStore
+from shared.errors import FrameError
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,11 @@ class Orphans:
         self._now = now
         # What was looked at once is not looked at again: it is answered, or never will be.
         self._seen = 0
+        self._over = False
+
+    def leave(self) -> None:
+        """Take up no more of them: the next service finds them."""
+        self._over = True
 
     async def run(self) -> None:
         """Look for them until cancelled, as often as one can come of age."""
@@ -78,23 +84,30 @@ class Orphans:
         while rows := await self._samples.unanswered(after=self._seen, limit=self._batch):
             old = [row for row in rows if row.stored_at <= before]
             for row in old:
+                await self._room()
+                if self._over:
+                    break
                 total += await self._adopted(row)
                 self._seen = row.number
-            if len(old) < len(rows):
+            if len(old) < len(rows) or self._over:
                 break
         if total:
             self._counts.adopted += total
             log.info("%d stored samples had no verdict yet and are answered now", total)
 
+    async def _room(self) -> None:
+        while self._answering.room() <= 0 and not self._over:
+            await self._sleep(_POLL_S)
+
     async def _adopted(self, row: Sample) -> bool:
         if row.task not in self._tasks or self._answering.has(row.id):
             return False
-        while self._answering.room() <= 0:
-            await self._sleep(_POLL_S)
         try:
             tensor = await self._samples.tensor(row)
-        except (NotFound, StoreError) as err:
+        except (NotFound, StoreError, FrameError) as err:
             log.error("sample %s cannot be answered: %s", row.id, err)
+            return False
+        if self._over:
             return False
         self._answering.begin(Work(row.id, row.device, row.task, tensor, self._clock(), stored=True, audit=True))
         return True

@@ -17,10 +17,11 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
 from random import Random
+from typing import Any, TypeVar
 
 from cloud_service.api.app import serve_http
 from cloud_service.api.resources import Health
@@ -48,6 +49,8 @@ from shared import __version__, mqtt
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 
 async def serve(settings: CloudSettings) -> None:
     """Run the service until SIGTERM or SIGINT, then answer what is under way and end.
@@ -58,7 +61,10 @@ async def serve(settings: CloudSettings) -> None:
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     stop = _stop_signal()
     terms = {name: task.terms for name, task in settings.tasks.items()}
-    teachers = await _load_teachers(settings)
+    teachers = await _unless_stopped(_load_teachers(settings), stop)
+    if teachers is None:
+        log.info("stopped before the teachers were ready")
+        return
     async with (
         open_database(settings.database_url, connections=settings.database.connections) as database,
         AsyncExitStack() as stack,
@@ -110,6 +116,18 @@ def _stop_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
+
+
+async def _unless_stopped(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """What the work gives; None: it was stopped before."""
+    working, stopping = asyncio.create_task(work, name="start"), asyncio.create_task(stop.wait(), name="stop")
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
 
 
 async def _load_teachers(settings: CloudSettings) -> dict[str, Teacher]:

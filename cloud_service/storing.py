@@ -134,11 +134,7 @@ class Storing:
             self._news.set()
 
     def forget(self) -> None:
-        """The connection is gone: the broker gives what could not be stored to the next one."""
-        self._unstored.clear()
-
-    def leave(self) -> None:
-        """Leave what is not stored yet to the broker, and to whoever it gives it to next."""
+        """Leave what is not stored yet to the broker: it gives all of it to the next connection, ours or another's."""
         for waiting in (self._wanted, self._others, self._unstored):
             waiting.clear()
 

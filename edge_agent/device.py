@@ -72,7 +72,9 @@ class Device:
         found = self._tasks.get(task or "")
         if found is None:
             known = ", ".join(self._tasks)
-            raise UnknownTask(f"name one of this device's tasks: {known}" + (f" (not {task!r})" if task else ""))
+            raise UnknownTask(
+                f"name one of this device's tasks by task=…: {known}" + (f" (not {task!r})" if task else "")
+            )
         return found.pipeline
 
     def verdict(self, verdict: Verdict) -> None:

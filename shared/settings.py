@@ -15,11 +15,26 @@ import tomllib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeGuard, TypeVar, Union, get_args, get_origin
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    Self,
+    TypeGuard,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shared.errors import SettingsError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Section(BaseModel):
@@ -161,10 +176,23 @@ def _explain(cls: type[BaseModel], err: ValidationError, path: Path | None) -> s
             lines.append(f"unknown key {place!r}{hint}")
         elif problem["type"] == "missing":
             lines.append(f"missing key {place!r}")
+        elif problem["type"] == "tuple_type" and isinstance(problem["input"], Mapping):
+            lines.append(f"{place}: there may be several: write [[{place}]] instead of [{place}]")
+        elif problem["type"] == "union_tag_not_found":
+            lines.append(f"missing key '{place}.{_tag(problem)}'")
+        elif problem["type"] == "union_tag_invalid":
+            known = problem["ctx"]["expected_tags"].replace("'", "").split(", ")
+            hint = _nearest(problem["ctx"]["tag"], dict.fromkeys(known))
+            lines.append(f"{place}.{_tag(problem)}: there is no {problem['ctx']['tag']!r}{hint}")
         else:
             lines.append(f"{place}: {problem['msg']}")
     source = str(path) if path else "settings"
     return f"{source}: " + "; ".join(lines)
+
+
+def _tag(problem: ErrorDetails) -> str:
+    """The key by whose value a table is told from others of a union."""
+    return str(problem["ctx"]["discriminator"]).strip("'")
 
 
 def _nearest(key: str, known: Mapping[str, object]) -> str:

@@ -85,15 +85,20 @@ class Reports:
 
     def __init__(self) -> None:
         self._seen: deque[_Report] = deque()
+        # The shortest time between two reports, which is about how often the device sends them.
+        self._interval: timedelta | None = None
 
     def add(self, at: datetime, counts: TaskCounts, *, since: datetime) -> None:
         """Take a report and let go of what the period that began at `since` does not need.
 
+        `at` is when the report itself came: one that is taken again has the same.
         Counts that went down are those of a device that was set up anew: what came before is forgotten.
         """
         seen = self._seen
         if seen and counts.inferences < seen[-1].inferences:
             seen.clear()
+        if seen and at > seen[-1].at:
+            self._interval = min(at - seen[-1].at, self._interval or timedelta.max)
         while len(seen) > 1 and seen[1].at <= since:
             seen.popleft()
         if len(seen) > 1 and at - seen[-2].at < (at - since) / _KEPT_REPORTS:
@@ -101,10 +106,14 @@ class Reports:
         seen.append(_report(at, counts))
 
     def composition(self, *, since: datetime, until: datetime) -> Composition | None:
-        """What happened between the oldest report and the newest, for the whole period; None: too little is known."""
-        if not self._seen:
+        """What happened between the oldest report and the newest, for the whole period; None: too little is known.
+
+        For a device that reports no more, the period ends where its next report was due: it is off, not unseen.
+        """
+        if not self._seen or self._interval is None:
             return None
         first, last = self._seen[0], self._seen[-1]
+        until = min(until, last.at + self._interval)
         # The oldest report is a little older than the period, or a good deal younger.
         factor = (until - since) / max(last.at - first.at, timedelta(seconds=1))
         counted = Composition(

@@ -76,7 +76,8 @@ def _of_agreement(found: Agreement, expected: Expectations) -> list[str]:
     if found.samples and found.audits < FEW_AUDITS:
         warnings.append(
             f"{found.audits} audits say little about what stayed on the device: "
-            'give the task offload = "hard+audit" and a larger audit_fraction, or wait'
+            'give the task offload = "hard+audit" and a larger audit_fraction, or wait; '
+            "a device under pressure sends fewer"
         )
     if 0 < found.represented < 1:
         warnings.append(f"{1 - found.represented:.0%} of the samples are on devices without audits and not in this")

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from pydantic import ValidationError
+
 from cloud_service.errors import StoreError
 from cloud_service.estimates import detectors
 from cloud_service.estimates.composition import Composition, Reports
@@ -95,6 +97,8 @@ class Estimator:
         self._now, self._sleep, self._load = now, sleep, load_detectors
         self._outage = Outage(log, "estimates are made again")
         self._reports: dict[tuple[str, str], Reports] = {}
+        self._arrivals: dict[str, tuple[object, datetime]] = {}
+        self._unread: set[str] = set()
         self._crowded: set[str] = set()
         self._pending: deque[tuple[str, str, Opened | Closed]] = deque()
         self._made_by: Callable[[], Detectors] | None = None
@@ -147,10 +151,32 @@ class Estimator:
         counts = (device.telemetry or {}).get("tasks", {}).get(task)
         if counts is None:
             return None
+        try:
+            told = TaskCounts.model_validate(counts)
+        except ValidationError as err:
+            self._say_unread(task, device.name, err)
+            return None
         begun = max(since, device.first_seen)
         reports = self._reports.setdefault((task, device.name), Reports())
-        reports.add(device.last_seen, TaskCounts.model_validate(counts), since=begun)
+        reports.add(self._arrival(device), told, since=begun)
         return reports.composition(since=begun, until=until)
+
+    def _arrival(self, device: Device) -> datetime:
+        """When a device's telemetry came, within a pass: its samples alone move `last_seen` on, not the report."""
+        which = [(device.telemetry or {}).get(name) for name in ("seq", "uptime_s")]
+        known = self._arrivals.get(device.name)
+        if known is None or known[0] != which:
+            known = self._arrivals[device.name] = (which, device.last_seen)
+        return known[1]
+
+    def _say_unread(self, task: str, device: str, err: ValidationError) -> None:
+        if task not in self._unread:
+            self._unread.add(task)
+            log.warning(
+                "task %s: telemetry of device %s, and perhaps of others, cannot be read; what such devices kept is "
+                "estimated from their audits until they report again: did another version of the service store it? %s",
+                task, device, err.errors()[0]["msg"],
+            )  # fmt: skip
 
     async def _watch(self, now: datetime) -> None:
         until = now - timedelta(seconds=self._settings.settle_s)

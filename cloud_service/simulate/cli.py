@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from cloud_service.simulate.fleet import Report
     from cloud_service.simulate.plan import Plan
     from shared.codec import Array
+    from shared.mqtt import BrokerSettings
 
 _BURST_PERIOD_S = 10.0
 _LOST = 1
@@ -61,19 +63,11 @@ def simulate(
 
     Ctrl-C ends the load, a second one the waiting for answers. Exit code 1: samples were lost.
     """
-    from pydantic import ValidationError
-
     from cloud_service.simulate import payloads
     from cloud_service.simulate.plan import Plan
-    from shared.mqtt import BrokerSettings
 
-    host, _, port = broker.partition(":")
     files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
-    reaching = {"host": host, "port": port or 1883, "username": username, "password": password, "in_flight": in_flight}
-    try:
-        settings = BrokerSettings.model_validate(reaching | {k: v for k, v in files.items() if v is not None})
-    except ValidationError as err:
-        raise SettingsError(f"--broker {broker}: {err.errors()[0]['msg']}; write HOST or HOST:PORT") from err
+    given = {"username": username, "password": password, "in_flight": in_flight, **files}
     tensors = payloads.rows(data) if data is not None else payloads.drawn(_shape(shape), dtype, seed=seed)
     plan = Plan(
         site=site,
@@ -96,9 +90,22 @@ def simulate(
         drain_s=drain,
         seed=seed,
         journal=journal,
-        broker=settings,
+        broker=_reached(broker, given),
     )
     _show(asyncio.run(_run(plan, tensors)), as_json=as_json)
+
+
+def _reached(address: str, given: Mapping[str, object]) -> BrokerSettings:
+    from pydantic import ValidationError
+
+    from shared.mqtt import BrokerSettings
+
+    host, _, port = address.partition(":")
+    wanted = {key: value for key, value in given.items() if value is not None}
+    try:
+        return BrokerSettings.model_validate({"host": host, "port": port or 1883, **wanted})
+    except ValidationError as err:
+        raise SettingsError(f"--broker {address}: {err.errors()[0]['msg']}; write HOST or HOST:PORT") from err
 
 
 def _shape(text: str) -> tuple[int, ...]:

@@ -75,39 +75,56 @@ class Choice:
         return WINDOW_S[self.device]
 
 
-def choose(measured: Sequence[Measured], *, max_drop: float, wish: Backend = Backend.AUTO) -> Choice | None:
+def choose(
+    measured: Sequence[Measured], *, max_drop: float, checked: int, wish: Backend = Backend.AUTO
+) -> Choice | None:
     """The fastest backend whose answers differ from the source's on at most `max_drop` of the samples.
 
-    A wish other than `auto` is granted whatever it costs; the reason then says so.
+    Rounding to int8 changes answers, so it must be shown not to: of fewer than 1/`max_drop` samples a single one that
+    differs would be too many, and that none does says nothing. A wish other than `auto` is granted whatever it costs;
+    the reason then says so.
+
+    Args:
+        checked: samples that the agreements were counted on.
 
     Returns:
         None: not one can be taken.
     """
     running = [one for one in measured if not one.refused and wish in {Backend.AUTO, one.backend}]
-    held = [one for one in running if 1.0 - one.agreement <= max_drop]
+    held = [one for one in running if not _against_it(one, max_drop, checked)]
     able = held or (running if wish is not Backend.AUTO else [])
     if not able:
         return None
     fastest = min(one.best_us for one in able)
     close = [one for one in able if one.best_us <= _SAME * fastest]
     taken = min(close, key=lambda one: (_PREFERRED.index(one.backend), one.best_us))
-    return Choice(taken.backend, taken.device, taken.max_batch, _reason(taken, measured, wish=wish, max_drop=max_drop))
+    reason = _reason(taken, measured, wish=wish, max_drop=max_drop, checked=checked)
+    return Choice(taken.backend, taken.device, taken.max_batch, reason)
 
 
-def _reason(taken: Measured, measured: Sequence[Measured], *, wish: Backend, max_drop: float) -> str:
+def _against_it(one: Measured, max_drop: float, checked: int) -> str:
+    """Why `auto` does not take what runs; empty: nothing speaks against it."""
+    drop = 1.0 - one.agreement
+    if drop > max_drop:
+        return f"{drop:.2%} differ"
+    if one.backend is Backend.INT8 and checked * max_drop < 1.0:
+        return f"held against {checked} samples alone, fewer than 1/max_drop: add to x_eval of the base data"
+    return ""
+
+
+def _reason(taken: Measured, measured: Sequence[Measured], *, wish: Backend, max_drop: float, checked: int) -> str:
     drop = 1.0 - taken.agreement
     numbers = f"{taken.best_us:.0f} µs a sample, {drop:.2%} of the answers differ"
     if wish is not Backend.AUTO:
         over = f"; more than max_drop = {max_drop:g}" if drop > max_drop else ""
         return f"as set: {numbers}{over}"
-    others = [_against(one, max_drop) for one in measured if one is not taken]
+    others = [_other(one, max_drop, checked) for one in measured if one is not taken]
     return f"{numbers}; " + ("; ".join(others) or "there was no other")
 
 
-def _against(one: Measured, max_drop: float) -> str:
+def _other(one: Measured, max_drop: float, checked: int) -> str:
     name = f"{one.backend.value} on {one.device.value}"
     if one.refused:
         return f"{name} does not run ({one.refused})"
-    drop = 1.0 - one.agreement
-    kept = f", {drop:.2%} differ" if drop > max_drop else ""
-    return f"{name} {one.best_us:.0f} µs{kept}"
+    against = _against_it(one, max_drop, checked)
+    return f"{name} {one.best_us:.0f} µs" + (f", {against}" if against else "")

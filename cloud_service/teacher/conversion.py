@@ -28,6 +28,7 @@ from cloud_service.teacher.timing import fitting_clock, interleaved_us
 from shared import atomic
 from shared.bundle import sha256_file
 from shared.errors import EdgeloopError
+from shared.uncertainty import softmax
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,8 @@ def convert(request: ConversionRequest, folder: Path) -> record.Record:
     on_cpu = all(form.device is Device.CPU for form in forms)
     clock = fitting_clock(threads=request.teacher.threads, on_cpu=on_cpu)
     measured = _measure(forms, checked, labels, clock=clock)
-    chosen = choose(measured, max_drop=request.teacher.max_drop, wish=request.teacher.backend)
+    asked = request.teacher
+    chosen = choose(measured, max_drop=asked.max_drop, checked=len(checked), wish=asked.backend)
     if chosen is None:
         said = "; ".join(f"{one.backend.value}: {one.refused}" for one in measured if one.refused)
         raise TeacherError(f"no backend runs {request.teacher.model}: {said}")
@@ -181,7 +183,8 @@ def _answers(form: _Form, x: Array) -> Array | str:
     except Exception as err:  # noqa: BLE001
         return _line(err)
     logits = np.concatenate(parts)
-    if np.isnan(logits).any():
+    # As the service judges a sample's answer: a logit of −inf is a probability of 0, +inf is none.
+    if not np.isfinite(softmax(logits)).all():
         return "answers are not finite"
     found: Array = logits.argmax(axis=1)
     return found

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,8 @@ log = logging.getLogger(__name__)
 
 _COMMAND = (sys.executable, "-m", "cloud_service.teacher.conversion")
 _QUICK_ROUNDS = 7
+# How often it is looked whether another process is done converting, and whether all of it is given up.
+_LOOK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,8 @@ class Loaded:
 async def load_model(task: TaskDefinition, *, folder: Path) -> Model:
     """A task's teacher, ready to answer; the first time on a host this converts and measures, which may take minutes.
 
+    When it is cancelled, the converting process is ended; its thread ends soon after.
+
     Args:
         folder: where conversions and their records are kept.
 
@@ -62,17 +68,22 @@ async def load_model(task: TaskDefinition, *, folder: Path) -> Model:
         SettingsError: the settings name what does not exist or is not installed.
         TeacherError: a file is missing, does not load or run, or has another number of labels.
     """
-    return await asyncio.to_thread(load, task, folder=folder)
+    over = threading.Event()
+    try:
+        return await asyncio.to_thread(load, task, folder=folder, over=over)
+    finally:
+        over.set()
 
 
-def load(task: TaskDefinition, *, folder: Path) -> Model:
-    """`load_model`, in the caller's thread."""
-    return together(task, open_teachers(task, folder=folder))
+def load(task: TaskDefinition, *, folder: Path, over: threading.Event | None = None) -> Model:
+    """`load_model`, in the caller's thread; `over` is set, perhaps by another one, to give it up."""
+    return together(task, open_teachers(task, folder=folder, over=over))
 
 
-def open_teachers(task: TaskDefinition, *, folder: Path) -> list[Loaded]:
+def open_teachers(task: TaskDefinition, *, folder: Path, over: threading.Event | None = None) -> list[Loaded]:
     """Each of a task's teachers, converted and measured where that is not done; raises like `load_model`."""
-    return [_load_one(teacher, task, folder=folder) for teacher in task.teacher]
+    over = over or threading.Event()
+    return [_load_one(teacher, task, folder=folder, over=over) for teacher in task.teacher]
 
 
 def together(task: TaskDefinition, loaded: Sequence[Loaded]) -> Model:
@@ -95,7 +106,7 @@ def together(task: TaskDefinition, loaded: Sequence[Loaded]) -> Model:
     )
 
 
-def _load_one(teacher: TeacherSettings, task: TaskDefinition, *, folder: Path) -> Loaded:
+def _load_one(teacher: TeacherSettings, task: TaskDefinition, *, folder: Path, over: threading.Event) -> Loaded:
     for file in teacher.files:
         if not file.is_file():
             raise TeacherError(
@@ -104,33 +115,58 @@ def _load_one(teacher: TeacherSettings, task: TaskDefinition, *, folder: Path) -
     hashes = source_hashes(teacher)
     name = source_digest(hashes, teacher=teacher, terms=(task.input_shape, task.input_dtype, len(task.labels)))
     place = (folder / name).absolute()
-    known = _choice(teacher, task, place)
+    known = _choice(teacher, task, place, over=over)
     network = _open(teacher, task, known, place)
     member = Member(network, teacher.temperature, teacher.share, load_views(teacher, task=task.name))
     version = member_version(teacher, hashes, known.choice, converted_sha256=known.file_sha256)
     return Loaded(member, version, known)
 
 
-def _choice(teacher: TeacherSettings, task: TaskDefinition, place: Path) -> record.Record:
-    """What to run: as recorded, or without a question, or measured now."""
+def _choice(teacher: TeacherSettings, task: TaskDefinition, place: Path, *, over: threading.Event) -> record.Record:
+    """What to run: as recorded, or without a question, or measured now, by one process at a time."""
     as_given = Backend.ONNXRUNTIME if teacher.kind is Kind.ONNX else Backend.TORCH
     if teacher.backend is as_given:
         return record.Record({}, Choice(as_given, reason="as set"))
     holds_for = measured_on(task.base_data)
-    if known := record.read_record(place, holds_for):
-        log.info("task %s: %s runs on %s as measured before", task.name, teacher.model, known.choice.backend.value)
+    if known := _known(teacher, task, place, holds_for):
         return known
     place.mkdir(parents=True, exist_ok=True)
-    if quick := _not_worth_it(teacher, task, holds_for):
-        record.write_record(place, quick)
-        return quick
-    try:
-        return _convert(ConversionRequest(task, teacher, holds_for), place)
-    except (SettingsError, TeacherError) as err:
-        if teacher.backend is not Backend.AUTO:
-            raise
-        log.warning("task %s: %s runs as it is on %s: %s", task.name, teacher.model, as_given.value, err)
-        return record.Record({}, Choice(as_given, reason=str(err)))
+    with _one_at_a_time(place, task, over=over):
+        if known := _known(teacher, task, place, holds_for):
+            return known
+        if quick := _not_worth_it(teacher, task, holds_for):
+            record.write_record(place, quick)
+            return quick
+        try:
+            return _convert(ConversionRequest(task, teacher, holds_for), place, over=over)
+        except (SettingsError, TeacherError) as err:
+            if teacher.backend is not Backend.AUTO or over.is_set():
+                raise
+            log.warning("task %s: %s runs as it is on %s: %s", task.name, teacher.model, as_given.value, err)
+            return record.Record({}, Choice(as_given, reason=str(err)))
+
+
+def _known(
+    teacher: TeacherSettings, task: TaskDefinition, place: Path, holds_for: dict[str, str]
+) -> record.Record | None:
+    known = record.read_record(place, holds_for)
+    if known is not None:
+        log.info("task %s: %s runs on %s as measured before", task.name, teacher.model, known.choice.backend.value)
+    return known
+
+
+@contextmanager
+def _one_at_a_time(place: Path, task: TaskDefinition, *, over: threading.Event) -> Iterator[None]:
+    """A lock beside the folder; the system lets go of it when its process dies."""
+    with place.with_name(f"{place.name}.lock").open("ab") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if over.wait(_LOOK_S):
+                    raise _given_up(task) from None
+        yield
 
 
 def _not_worth_it(teacher: TeacherSettings, task: TaskDefinition, holds_for: dict[str, str]) -> record.Record | None:
@@ -149,22 +185,39 @@ def _not_worth_it(teacher: TeacherSettings, task: TaskDefinition, holds_for: dic
     return record.Record(holds_for, Choice(Backend.ONNXRUNTIME, reason=reason), measured=(measured,))
 
 
-def _convert(request: ConversionRequest, place: Path) -> record.Record:
+def _convert(request: ConversionRequest, place: Path, *, over: threading.Event) -> record.Record:
     name, model = request.task.name, request.teacher.model
     log.info("task %s: converting and measuring %s on this host, once; large models take minutes", name, model)
     atomic.write_bytes(place / record.REQUEST, REQUESTS.dump_json(request, indent=2))
-    done = subprocess.run(
-        [*_COMMAND, str(place)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"the conversion ended with code {done.returncode} without a word"]
-        kind: type[EdgeloopError] = SettingsError if done.returncode == SettingsError.exit_code else TeacherError
+    code, errors = _run([*_COMMAND, str(place)], request.task, over=over)
+    if code != 0:
+        said = errors.strip().splitlines() or [f"the conversion ended with code {code} without a word"]
+        kind: type[EdgeloopError] = SettingsError if code == SettingsError.exit_code else TeacherError
         raise kind(f"task {name!r}: {said[-1]}")
     known = record.read_record(place, request.holds_for)
     if known is None:
         raise TeacherError(f"task {name!r}: the conversion of {model} left no record in {place}: remove that folder")
     log.info("task %s: %s runs on %s: %s", name, model, known.choice.backend.value, known.choice.reason)
     return known
+
+
+def _run(command: Sequence[str], task: TaskDefinition, *, over: threading.Event) -> tuple[int, str]:
+    """Its exit code and what it wrote to stderr; it is killed when all is given up, for it writes its record last."""
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            while not over.is_set():
+                with suppress(subprocess.TimeoutExpired):
+                    errors = process.communicate(timeout=_LOOK_S)[1]
+                    return process.returncode, errors
+            raise _given_up(task)
+        finally:
+            process.kill()
+
+
+def _given_up(task: TaskDefinition) -> TeacherError:
+    return TeacherError(f"task {task.name!r}: its teacher is not converted: the service was told to end")
 
 
 def _open(teacher: TeacherSettings, task: TaskDefinition, known: record.Record, place: Path) -> Network:

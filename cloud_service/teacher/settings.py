@@ -56,7 +56,8 @@ class TeacherSettings(Section):
         augmentations: `module:function`, called with raw samples [N, *input_shape] as numpy; gives V views
             [V, N, *input_shape] of the same dtype, the samples themselves included if they shall count; the same views
             each time. The answer is the mean of the probabilities. None: the sample alone.
-        max_drop: largest share of the checked samples whose answer a conversion may change.
+        max_drop: largest share of the checked samples whose answer a conversion may change; `auto` takes the int8 form
+            only where at least 1/max_drop samples were checked.
         check_samples: of the base data's x_eval that a conversion is held against, at most.
         threads: of one run of this model; leave a core to the service.
         picture_max: largest value of a raw picture; of timm and torchvision alone.

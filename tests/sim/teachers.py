@@ -3,6 +3,7 @@
 The rule is that of `tests.sim.bundles`: `sample(3)` is a 3. A shifted teacher calls it a 2.
 """
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,11 @@ class NotExportable(LinearTeacher):
     def forward(self, x):
         flat = x.flatten(1).float()
         return self.rows(flat if float(flat.sum()) > -1.0 else -flat), flat
+
+
+def slow(task):
+    """Takes longer to build than any test waits."""
+    time.sleep(120)
 
 
 def no_module(task):

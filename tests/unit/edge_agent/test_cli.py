@@ -115,7 +115,7 @@ def test_infer_of_a_wrong_sample_or_task_says_what_is_taken(config, tmp_path):
     assert "the task takes uint8 [8, 8]" in done.stderr
     done = edge_agent("infer", tmp_path / "x.npy", "--config", config, "--task", "sounds")
     assert done.returncode == 2
-    assert "name one of this device's tasks: digits" in done.stderr
+    assert "name one of this device's tasks by task=…: digits" in done.stderr
 
 
 def test_run_ends_with_its_sources_and_keeps_what_is_not_delivered(config, tmp_path):

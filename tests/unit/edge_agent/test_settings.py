@@ -175,3 +175,19 @@ path = "/data/stream.npz"
     assert settings.tasks["digits"].bundle == tmp_path / "factory.bundle"
     assert settings.tasks["digits"].sources[0].path == Path("/data/stream.npz")
     assert str(AgentSettings.read(file, overrides=["outcomes.path=-"]).outcomes.path) == "-"
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('[tasks.digits.sources]\nkind = "stdin"', "write [[tasks.digits.sources]] instead of [tasks.digits.sources]"),
+        ('[[tasks.digits.sources]]\npath = "in"', "missing key 'tasks.digits.sources.0.kind'"),
+        (
+            '[[tasks.digits.sources]]\nkind = "directori"\npath = "in"',
+            "tasks.digits.sources.0.kind: there is no 'directori'; did you mean 'directory'?",
+        ),
+    ],
+)
+def test_source_that_is_none_is_told_with_the_remedy(tmp_path, table, said):
+    with pytest.raises(SettingsError, match=re.escape(said)):
+        load(tmp_path, MINIMAL + table)

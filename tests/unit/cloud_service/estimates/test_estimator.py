@@ -91,7 +91,8 @@ async def test_shares_come_from_two_telemetry_reports(make, field, database):
         counts = TaskCounts(inferences=kept, kept=kept, duplicates=kept // 9)
         fleet.saw("cam-1", DeviceState(online=True))
         fleet.saw(
-            "cam-1", Telemetry(seq=kept, uptime_s=1.0, tasks={"digits": counts}, ledger=LedgerBytes(), spool=SpoolState())
+            "cam-1",
+            Telemetry(seq=kept, uptime_s=1.0, tasks={"digits": counts}, ledger=LedgerBytes(), spool=SpoolState()),
         )
         await fleet.flush()
         await estimator.refresh()
@@ -106,9 +107,7 @@ async def test_shares_come_from_two_telemetry_reports(make, field, database):
 
 def telemetry(seq, kept):
     counts = TaskCounts(inferences=kept, kept=kept)
-    return Telemetry(
-        seq=seq, uptime_s=float(seq), tasks={"digits": counts}, ledger=LedgerBytes(), spool=SpoolState()
-    )
+    return Telemetry(seq=seq, uptime_s=float(seq), tasks={"digits": counts}, ledger=LedgerBytes(), spool=SpoolState())
 
 
 async def test_telemetry_counts_from_when_it_came_and_not_from_the_last_sample(make, field, database):

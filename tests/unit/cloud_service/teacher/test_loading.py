@@ -1,13 +1,15 @@
+import asyncio
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from cloud_service.errors import TeacherError
 from cloud_service.teacher.loading import load, load_model
-from cloud_service.teacher.record import CHOICE
+from cloud_service.teacher.record import CHOICE, REQUEST
 from shared.errors import SettingsError
 from shared.uncertainty import softmax
 from tests.sim import teachers
@@ -61,6 +63,28 @@ def test_model_is_converted_once_by_a_process_that_keeps_torch_to_itself(tmp_pat
     assert first == second
     assert first[0].startswith("model-int8-")
     assert first[2:] == [[3, 7], False, False]
+
+
+def test_two_that_load_at_once_convert_once(tmp_path, caplog):
+    caplog.set_level("INFO")
+    task = teachers.write_task(tmp_path, {"model": str(tmp_path / "model.onnx"), "backend": "onnxruntime-int8"})
+    with ThreadPoolExecutor(2) as pool:
+        versions = {model.version for model in pool.map(lambda _: load(task, folder=tmp_path / "teachers"), range(2))}
+    assert len(versions) == 1
+    assert caplog.text.count("converting and measuring") == 1
+
+
+async def test_conversion_that_is_given_up_ends_at_once(tmp_path):
+    file = teachers.save_weights(tmp_path / "w.pt")
+    task = teachers.write_task(tmp_path, {"model": "tests.sim.teachers:slow", "weights": file})
+    loading = asyncio.create_task(load_model(task, folder=tmp_path / "teachers"))
+    async with asyncio.timeout(60):
+        while not list(tmp_path.glob(f"teachers/*/{REQUEST}")):
+            await asyncio.sleep(0.01)
+        loading.cancel()
+        await asyncio.wait([loading])
+        # Its thread ends, and so the child that it waits for.
+        await asyncio.get_running_loop().shutdown_default_executor()
 
 
 def test_teacher_that_cannot_be_measured_runs_as_it_is(tmp_path, caplog):
