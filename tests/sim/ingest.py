@@ -75,6 +75,8 @@ async def running_ingest(
     try:
         yield ingest
     finally:
+        # A query that is cancelled would answer to an event loop that has ended meanwhile.
+        await until(lambda: all(task.get_name() != "desired" for task in asyncio.all_tasks()))
         for each in tasks:
             each.cancel()
         results = await asyncio.gather(*tasks, return_exceptions=True)
