@@ -24,10 +24,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cloud_scene import Bench  # noqa: E402
-from cloud_table import table  # noqa: E402
+from cloud_scene import Bench  # noqa: E402  # after the path is set
+from cloud_table import table  # noqa: E402  # after the path is set
 
-from tests.harness.postgres import Postgres, find_postgres  # noqa: E402
+from tests.harness.postgres import Postgres, find_postgres  # noqa: E402  # after the path is set
 
 RESULT = ROOT / "benchmarks" / "results" / "cloud.json"
 PEERS = RESULT.with_name("cloud-peers.json")  # written by cloud_peers.py

@@ -24,10 +24,10 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from cloud_scene import Bench  # noqa: E402
-from models import images  # noqa: E402
+from cloud_scene import Bench  # noqa: E402  # after the path is set
+from models import images  # noqa: E402  # after the path is set
 
-from tests.harness import Process, free_port, wait_until  # noqa: E402
+from tests.harness import Process, free_port, wait_until  # noqa: E402  # after the path is set
 
 RESULT = ROOT / "benchmarks" / "results" / "cloud-peers.json"
 SIDE, RATE, SECONDS, WARM = 32, 100, 15, 100

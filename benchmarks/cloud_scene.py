@@ -22,9 +22,9 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from models import images, resnet8_int8  # noqa: E402
+from models import images, resnet8_int8  # noqa: E402  # after the path is set
 
-from tests.harness import Mosquitto, Process, Processes, free_port, wait_until  # noqa: E402
+from tests.harness import Mosquitto, Process, Processes, free_port, wait_until  # noqa: E402  # after the path is set
 
 SITE, TASK = "bench", "images"
 _PARTS = Path(__file__).with_name("cloud_parts.py")

@@ -29,10 +29,10 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from models import images, resnet8_bundle  # noqa: E402
+from models import images, resnet8_bundle  # noqa: E402  # after the path is set
 
-from shared import bundle  # noqa: E402
-from tests.harness import Mosquitto  # noqa: E402
+from shared import bundle  # noqa: E402  # after the path is set
+from tests.harness import Mosquitto  # noqa: E402  # after the path is set
 
 RESULT = ROOT / "benchmarks" / "results" / "edge.json"
 PAGE = ROOT / "docs" / "benchmarks.md"

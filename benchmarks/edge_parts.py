@@ -95,7 +95,7 @@ def stages(config: str, samples: str) -> dict[str, Any]:
             agent.infer(pictures[index % len(pictures)])
         profile.disable()
     rows = []
-    for (file, line, name), (_, calls, own, *_rest) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]
+    for (file, line, name), (_, calls, own, *_rest) in pstats.Stats(profile).stats.items():  # type: ignore[attr-defined]  # typeshed
         where = Path(file).as_posix().split("site-packages/")[-1]
         rows.append((own / runs * 1e6, calls / runs, f"{where}:{line} {name}"))
     rows.sort(reverse=True)

@@ -29,11 +29,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import peers  # noqa: E402  # beside this file
-from models import images, resnet8_bundle, resnet8_int8  # noqa: E402
+from models import images, resnet8_bundle, resnet8_int8  # noqa: E402  # after the path is set
 
-from tests.harness import Mosquitto  # noqa: E402
-from tests.harness.lines import lateness  # noqa: E402
-from tests.harness.outages import OUTAGES, late_ms  # noqa: E402
+from tests.harness import Mosquitto  # noqa: E402  # after the path is set
+from tests.harness.lines import lateness  # noqa: E402  # after the path is set
+from tests.harness.outages import OUTAGES, late_ms  # noqa: E402  # after the path is set
 
 RESULT = ROOT / "benchmarks" / "results" / "hardpath.json"
 PAGE = ROOT / "docs" / "benchmarks.md"

@@ -28,7 +28,7 @@ def load() -> Callable[[], Detectors]:
 
     def pair() -> Detectors:
         return Detectors(
-            adwin=_River(ADWIN(delta=_ADWIN_DELTA)),  # type: ignore[no-untyped-call]
+            adwin=_River(ADWIN(delta=_ADWIN_DELTA)),  # type: ignore[no-untyped-call]  # river has no types here
             page_hinkley=_River(PageHinkley(delta=_PAGE_HINKLEY_DELTA, threshold=_PAGE_HINKLEY_LAMBDA, mode="up")),
         )
 

@@ -167,6 +167,7 @@ class Fleet:
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._plan.drain_s
+        # Seconds at the end of a run: an event in every device would cost more than looking.
         while loop.time() < until and not self._ending and any(d.kept for d in self.devices):  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
 

@@ -22,10 +22,8 @@ pytestmark = [
 DEADLINES_S = (0.005, 0.02, 0.05)
 CALLS = 120
 PROMISED_MS = 5.0
-# benchmarks/hardpath.py measures the promise. Here a busy machine must not fail; what waits for a network must, and is
-# late every time.
+# benchmarks/hardpath.py measures the promise; here a busy machine must not fail, and what waits for a network does.
 MARGIN = 10
-NETWORK_MS = 1000.0
 
 
 @pytest.fixture
@@ -41,13 +39,6 @@ def large_bundle(tmp_path):
     return tmp_path / "photos.bundle"
 
 
-def assert_held(late, excused):
-    """All but one in twenty within the margin, and none as late as a network makes it."""
-    late = sorted(late)
-    assert late[-1 - len(late) // 20] <= MARGIN * PROMISED_MS + excused
-    assert late[-1] <= NETWORK_MS + excused
-
-
 def asked(agent, sample):
     return [late_ms(agent, sample, deadline_s=DEADLINES_S[n % len(DEADLINES_S)]) for n in range(CALLS)]
 
@@ -58,7 +49,7 @@ def test_infer_ends_soon_after_its_deadline_whatever_the_network_does(name, tmp_
         late = asked(agent, hard_sample(3))
         excused = machine.worst_ms
     print(f"{name}: {max(late):.2f} ms beyond the deadline; the machine itself was {excused:.2f} ms late")
-    assert_held(late, excused)
+    assert max(late) <= MARGIN * PROMISED_MS + excused
 
 
 @pytest.mark.parametrize("name", ["the broker stands still", "the line is cut every 50 ms"])
@@ -68,7 +59,7 @@ def test_large_samples_do_not_hold_it_up_either(name, tmp_path, large_bundle):
         late = asked(agent, sample)
         excused = machine.worst_ms
     print(f"{name}, 150 KB: {max(late):.2f} ms beyond the deadline; the machine itself was {excused:.2f} ms late")
-    assert_held(late, excused)
+    assert max(late) <= MARGIN * PROMISED_MS + excused
 
 
 def test_caller_waits_no_longer_for_others_than_for_itself(tmp_path, bundle):
@@ -78,7 +69,7 @@ def test_caller_waits_no_longer_for_others_than_for_itself(tmp_path, bundle):
             late = list(pool.map(lambda n: late_ms(agent, hard_sample(n % 10), deadline_s=0.03), range(200)))
         excused = machine.worst_ms
     print(f"four callers: {max(late):.2f} ms beyond the deadline; the machine itself was {excused:.2f} ms late")
-    assert_held(late, excused)
+    assert max(late) <= MARGIN * PROMISED_MS + excused
 
 
 def test_late_verdict_is_a_correction_and_told_once(tmp_path, bundle):
