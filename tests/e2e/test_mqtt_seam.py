@@ -1,14 +1,11 @@
 """The seam's promises held by the real brokers; tests/unit/sim tells the same stories of the simulated one."""
 
 import asyncio
-import contextlib
 import gc
 import json
 import logging
-import os
 import random
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
@@ -22,6 +19,7 @@ from shared.errors import BrokerUnavailable, ConnectionLost
 from shared.mqtt import BrokerSettings, Connection, Identity, Received, Will, connector, keep_connected
 from shared.topics import Channel, Topic, every_device
 from tests.harness import Mosquitto, eventually
+from tests.harness.lines import standing_still
 
 pytestmark = pytest.mark.e2e
 
@@ -154,16 +152,6 @@ async def test_publish_that_waits_is_told_at_once_that_the_connection_is_lost(br
             results = await asyncio.gather(*publishing, return_exceptions=True)
             assert [type(result) for result in results] == [ConnectionLost] * 3
             assert time.perf_counter() - started < 2.0
-
-
-@contextlib.contextmanager
-def standing_still(broker):
-    """The broker neither reads nor writes, as behind a line that is cut."""
-    os.kill(broker.process.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(broker.process.pid, signal.SIGCONT)
 
 
 async def test_goodbye_takes_no_time(connect):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from tests.harness.brokers import Mosquitto
+from tests.harness.brokers import EmbeddedBroker, Mosquitto
 from tests.harness.processes import Process
 from tests.harness.waiting import accepts, free_port, wait_until
 
@@ -26,10 +26,12 @@ def silent_server() -> Iterator[int]:
 
 
 @contextmanager
-def standing_still(broker: Mosquitto) -> Iterator[None]:
+def standing_still(broker: EmbeddedBroker | Mosquitto) -> Iterator[None]:
     """The broker neither reads nor writes, as behind a line that is cut without a word."""
     os.kill(broker.process.pid, signal.SIGSTOP)
     try:
+        # A signal that is sent has not arrived: on another core the broker may still answer.
+        os.waitid(os.P_PID, broker.process.pid, os.WSTOPPED)
         yield
     finally:
         os.kill(broker.process.pid, signal.SIGCONT)
