@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from cloud_service import cli_estimates, cli_labels, cli_remote, cli_teachers
+from cloud_service import cli_distill, cli_estimates, cli_labels, cli_remote, cli_tasks, cli_teachers
 from cloud_service.simulate.cli import simulate
 from shared import __version__
 from shared.errors import EdgeloopError, SettingsError
@@ -28,13 +28,15 @@ app = typer.Typer(
     help="Edge-cloud collaborative inference: run the cloud side, push models, look at the fleet.",
 )
 app.add_typer(cli_remote.model_app, name="model")
-app.add_typer(cli_remote.jobs_app, name="jobs")
+app.add_typer(cli_distill.distill_app, name="distill")
 app.add_typer(cli_labels.samples_app, name="samples")
 app.command()(cli_remote.devices)
 app.command()(simulate)
 app.command()(cli_estimates.estimates)
 app.command()(cli_estimates.incidents)
 app.command()(cli_teachers.teachers)
+app.add_typer(cli_tasks.task_app, name="task")
+app.command()(cli_tasks.networks)
 
 
 class LogLevel(StrEnum):

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from cloud_service.client import Client
 
 model_app = typer.Typer(no_args_is_help=True, help="Push models to devices, and list them.")
-jobs_app = typer.Typer(no_args_is_help=True, help="Train new students.")
 
 LOCAL = "http://127.0.0.1:8080"
 # How often `--wait` looks.
@@ -112,51 +111,6 @@ def list_models(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) ->
     show(found, ("task", "version", "parent", "bytes", "origin", "gate", "created"), rows, as_json=as_json)
 
 
-@jobs_app.command("run")
-def run_job(
-    task: Annotated[str, typer.Argument(help="The task to train a new student of.")],
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the task's.")] = None,
-    wait: Annotated[bool, typer.Option(help="Wait until it has ended.")] = False,
-    url: Url = LOCAL,
-    as_json: AsJson = False,
-) -> None:
-    """Queue a training job."""
-    client = _client(url)
-    job = client.post("/api/v1/jobs", {"task": task, "seed": seed})
-    while wait and job["state"] in ("queued", "running"):
-        time.sleep(_POLL_S)
-        job = client.get(f"/api/v1/jobs/{job['id']}")
-    _show_job(job, as_json=as_json)
-    if wait and job["state"] != "succeeded":
-        raise typer.Exit(1)
-
-
-@jobs_app.command("list")
-def list_jobs(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) -> None:
-    """List training jobs."""
-    found = _client(url).get("/api/v1/jobs", _only(task))
-    rows = [
-        (j["id"], j["task"], j["state"], str(j["samples"]), j["version"] or "", j["created_at"]) for j in found["items"]
-    ]
-    show(found, ("job", "task", "state", "samples", "version", "created"), rows, as_json=as_json)
-
-
-@jobs_app.command("show")
-def show_job(
-    job: Annotated[str, typer.Argument(help="The job's id.")], url: Url = LOCAL, as_json: AsJson = False
-) -> None:
-    """Show a training job and how far it is."""
-    _show_job(_client(url).get(f"/api/v1/jobs/{job}"), as_json=as_json)
-
-
-@jobs_app.command("cancel")
-def cancel_job(
-    job: Annotated[str, typer.Argument(help="The job's id.")], url: Url = LOCAL, as_json: AsJson = False
-) -> None:
-    """End a training job."""
-    _show_job(_client(url).delete(f"/api/v1/jobs/{job}"), as_json=as_json)
-
-
 def _client(url: str) -> Client:
     from cloud_service.client import Client
 
@@ -200,15 +154,3 @@ def _awaited(client: Client, sent: Sequence[Mapping[str, Any]], timeout_s: float
 
 def _shippable(model: Mapping[str, Any]) -> str:
     return "passed" if model["shippable"] else "did not pass"
-
-
-def _show_job(job: Mapping[str, Any], *, as_json: bool) -> None:
-    rows = [
-        (stage, f"{step['done']}/{step['total']}", step.get("message", "")) for stage, step in job["progress"].items()
-    ]
-    if not as_json:
-        typer.echo(
-            f"job {job['id']}: {job['task']}: {job['state']}: {job['message'] or job['version'] or 'no result yet'}"
-        )
-    if rows or as_json:
-        show(job, ("stage", "done", ""), rows, as_json=as_json)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,32 +55,67 @@ def save_optimised(model: Path, target: Path) -> None:
     ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
-def quantize_qdq(model: Path, target: Path, *, inputs: Sequence[NDArray[Any]], exclude: Sequence[str]) -> None:
-    """Static quantization to QDQ: uint8 activations, int8 weights per channel in 7 bits, ranges by min and max.
+def quantize_qdq(
+    model: Path,
+    target: Path,
+    *,
+    inputs: Sequence[NDArray[Any]],
+    exclude: Sequence[str],
+    only: Sequence[str] = (),
+    method: str = "minmax",
+    percentile: float = 99.99,
+    reduce_range: bool = True,
+    ranges: Path | None = None,
+) -> None:
+    """Static quantization to QDQ: uint8 activations, int8 weights per channel.
 
-    Seven bits because processors without VNNI add with 16-bit saturation: full-range weights cost whole points of
-    accuracy there.
+    Processors without VNNI add with 16-bit saturation: full-range weights cost whole points of accuracy there, hence
+    seven bits.
 
     Args:
         model: float ONNX file with one input.
         target: where the int8 file goes.
         inputs: batches that set the activations' ranges.
         exclude: names of nodes that stay in float.
+        only: names of the nodes to quantize, if not all.
+        method: minmax, entropy or percentile.
+        percentile: of the values that the range holds, for that method.
+        reduce_range: weights in 7 bits instead of 8.
+        ranges: keeps the ranges of this model and method between calls; written by the first.
     """
     from onnxruntime import quantization
 
+    methods = {
+        "minmax": quantization.CalibrationMethod.MinMax,
+        "entropy": quantization.CalibrationMethod.Entropy,
+        "percentile": quantization.CalibrationMethod.Percentile,
+    }
     name = load_session(model).get_inputs()[0].name
-    quantization.quantize_static(
-        str(model),
-        str(target),
-        _Batches(name, inputs),
-        quant_format=quantization.QuantFormat.QDQ,
-        per_channel=True,
-        reduce_range=True,
-        activation_type=quantization.QuantType.QUInt8,
-        weight_type=quantization.QuantType.QInt8,
-        nodes_to_exclude=list(exclude),
-    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints; a training run's output is read by its parent
+        quantization.quantize_static(
+            str(model),
+            str(target),
+            _Batches(name, inputs),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            reduce_range=reduce_range,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=list(exclude),
+            nodes_to_quantize=list(only),
+            calibrate_method=methods[method],
+            calibration_cache_path=ranges,
+            extra_options={"CalibPercentile": percentile},
+        )
+
+
+def quantize_four_bits(model: Path, target: Path) -> None:
+    """Weights of the matrix products in 4 bits, in blocks of 32 (MatMulNBits); everything else stays as it is."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantizer = MatMulNBitsQuantizer(str(model), bits=4, block_size=32, is_symmetric=True)
+    quantizer.process()
+    quantizer.model.save_model_to_file(str(target), use_external_data_format=False)
 
 
 def prepare_for_quantization(model: Path, target: Path) -> None:

@@ -44,7 +44,9 @@ from cloud_service.storage.samples import SampleStore
 from cloud_service.teacher.loading import load_model
 from cloud_service.teacher.worker import Teacher
 from cloud_service.training.job_table import JobTable
-from cloud_service.training.jobs import JobParts, Jobs
+from cloud_service.training.job_work import JobParts
+from cloud_service.training.jobs import Jobs
+from cloud_service.training.sightings import Sightings
 from shared import __version__, mqtt
 
 log = logging.getLogger(__name__)
@@ -76,15 +78,19 @@ async def serve(settings: CloudSettings) -> None:
         fleet = Fleet(database)
         registry = Registry(database, settings.data_dir / "bundles", tasks=settings.tasks)
         rollouts = Rollouts(database, downlink, public_url=settings.http.base_url)
-        training = JobParts(JobTable(database), samples, registry, rollouts, fleet)
-        jobs = Jobs(training, tasks=settings.tasks, folder=settings.data_dir / "jobs")
+        estimator = _estimator(settings, database, fleet)
+        job_table = JobTable(database)
+        sightings = Sightings(database, job_table, samples, estimator, period_s=settings.estimates.period_s)
+        training = JobParts(job_table, samples, registry, rollouts, fleet, sightings)
+        jobs = Jobs(
+            training, tasks=settings.tasks, folder=settings.data_dir / "jobs", settings=settings.jobs, instance=instance
+        )
         connect = mqtt.connector(settings.broker)
         top_k = {name: task.verdict_top_k for name, task in settings.tasks.items()}
         parts_of_ingest = Parts(terms, teachers, samples, fleet, rollouts, downlink, top_k)
         ingest = Ingest(parts_of_ingest, settings.ingest, connect=connect, site=settings.site, instance=instance)
         leader = Leader(database, settings.database_url)
         health = _health(settings, ingest, downlink, teachers)
-        estimator = _estimator(settings, database, fleet)
         domain = Domain(settings.http, settings.tasks, health, fleet, registry, rollouts, samples, jobs, estimator)
 
         async with serve_http(domain) as address, asyncio.TaskGroup() as group:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self
@@ -13,6 +14,8 @@ from cloud_service.admission import Terms
 from cloud_service.estimates.settings import EstimatesSettings
 from cloud_service.storage.settings import DatabaseSettings, RetentionSettings
 from cloud_service.tasks.task import TaskDefinition
+from cloud_service.tasks.task_file import read_task_file
+from cloud_service.training.settings import JobsSettings
 from shared.codec import MAX_FRAME_BYTES
 from shared.messages import Name
 from shared.mqtt import BrokerSettings
@@ -21,6 +24,10 @@ from shared.settings import Section, Settings
 Limit = Annotated[int, Field(ge=1)]
 # Addresses to listen on that are none to connect to.
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104  # refused below unless there is a better one
+
+
+# The folder of the settings file that is being read, below which a task's `file` lies.
+_FOLDER: ContextVar[Path] = ContextVar("folder", default=Path())
 
 
 class HttpSettings(Section):
@@ -145,16 +152,17 @@ class CloudSettings(Settings):
     blobs: BlobsSettings = BlobsSettings()
     ingest: IngestSettings = IngestSettings()
     estimates: EstimatesSettings = EstimatesSettings()
+    jobs: JobsSettings = JobsSettings()
     tasks: dict[Name, ServedTask] = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
     def _name_tasks(cls, values: Any) -> Any:
-        """A task's name is its table's: `[tasks.digits]`."""
+        """A task's name is its table's: `[tasks.digits]`. With `file`, the table's keys lie over the file's."""
         tasks = values.get("tasks") if isinstance(values, dict) else None
         if not isinstance(tasks, dict):
             return values
-        named = {key: {"name": key, **task} if isinstance(task, dict) else task for key, task in tasks.items()}
+        named = {key: _with_its_file(key, task) if isinstance(task, dict) else task for key, task in tasks.items()}
         return {**values, "tasks": named}
 
     @model_validator(mode="after")
@@ -174,16 +182,12 @@ class CloudSettings(Settings):
             SettingsError: see `Settings.load`.
         """
         folder = path.absolute().parent
-        settings = cls.load(path, overrides=overrides, environ=environ)
-        tasks = {
-            name: task.model_copy(
-                update={
-                    "teacher": tuple(teacher.below(folder) for teacher in task.teacher),
-                    "base_data": folder / task.base_data,
-                }
-            )
-            for name, task in settings.tasks.items()
-        }
+        token = _FOLDER.set(folder)
+        try:
+            settings = cls.load(path, overrides=overrides, environ=environ)
+        finally:
+            _FOLDER.reset(token)
+        tasks = {name: task.below(folder) for name, task in settings.tasks.items()}
         broker = settings.broker.relative_to(folder)
         return settings.model_copy(update={"data_dir": folder / settings.data_dir, "tasks": tasks, "broker": broker})
 
@@ -194,3 +198,12 @@ class CloudSettings(Settings):
     @property
     def blobs_url(self) -> str:
         return self.blobs.url or f"file://{self.data_dir.absolute() / 'blobs'}"
+
+
+def _with_its_file(name: str, table: dict[str, Any]) -> dict[str, Any]:
+    """A task's table with its name, over what its `file` says, a whole key at a time."""
+    if "file" not in table:
+        return {"name": name, **table}
+    read = read_task_file(_FOLDER.get() / str(table["file"]))
+    own = {key: value for key, value in table.items() if key != "file"}
+    return {**read.model_dump(), **own}

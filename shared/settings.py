@@ -166,28 +166,28 @@ def _toml_value(text: str) -> Any:
 
 
 def _explain(cls: type[BaseModel], err: ValidationError, path: Path | None) -> str:
-    lines = []
-    for problem in err.errors():
-        *where, key = problem["loc"] or ("",)
-        place = ".".join(str(part) for part in problem["loc"])
-        if problem["type"] == "extra_forbidden":
-            model = _model_at(cls, where)
-            hint = _nearest(str(key), model.model_fields) if model else ""
-            lines.append(f"unknown key {place!r}{hint}")
-        elif problem["type"] == "missing":
-            lines.append(f"missing key {place!r}")
-        elif problem["type"] == "tuple_type" and isinstance(problem["input"], Mapping):
-            lines.append(f"{place}: there may be several: write [[{place}]] instead of [{place}]")
-        elif problem["type"] == "union_tag_not_found":
-            lines.append(f"missing key '{place}.{_tag(problem)}'")
-        elif problem["type"] == "union_tag_invalid":
-            known = problem["ctx"]["expected_tags"].replace("'", "").split(", ")
-            hint = _nearest(problem["ctx"]["tag"], dict.fromkeys(known))
-            lines.append(f"{place}.{_tag(problem)}: there is no {problem['ctx']['tag']!r}{hint}")
-        else:
-            lines.append(f"{place}: {problem['msg']}")
     source = str(path) if path else "settings"
-    return f"{source}: " + "; ".join(lines)
+    return f"{source}: " + "; ".join(explain_problem(cls, problem) for problem in err.errors())
+
+
+def explain_problem(cls: type[BaseModel], problem: ErrorDetails) -> str:
+    """What is wrong with one key of a model's input, in a user's words, with the remedy where there is one."""
+    *where, key = problem["loc"] or ("",)
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        model = _model_at(cls, where)
+        return f"unknown key {place!r}" + (_nearest(str(key), model.model_fields) if model else "")
+    if problem["type"] == "missing":
+        return f"missing key {place!r}"
+    if problem["type"] == "tuple_type" and isinstance(problem["input"], Mapping):
+        return f"{place}: there may be several: write [[{place}]] instead of [{place}]"
+    if problem["type"] == "union_tag_not_found":
+        return f"missing key '{place}.{_tag(problem)}'"
+    if problem["type"] == "union_tag_invalid":
+        known = problem["ctx"]["expected_tags"].replace("'", "").split(", ")
+        hint = _nearest(problem["ctx"]["tag"], dict.fromkeys(known))
+        return f"{place}.{_tag(problem)}: there is no {problem['ctx']['tag']!r}{hint}"
+    return f"{place}: {problem['msg']}"
 
 
 def _tag(problem: ErrorDetails) -> str:

@@ -163,6 +163,9 @@ class JobView(Resource):
     """A training job; `state` is queued, running, succeeded, rejected (by its gate), failed or cancelled.
 
     Attributes:
+        trigger, reason: what started it: manual, samples, schedule, drift or agreement; and in words.
+        seconds: how long it has trained, over all attempts.
+        instance: the replica that ran it last; its log lies there.
         progress: the newest report of each stage: done, total, message.
         report: what the run found, its gate's decision among it.
         version: the candidate's, once it is in the registry.
@@ -172,8 +175,11 @@ class JobView(Resource):
     task: str
     state: str
     trigger: str
+    reason: str
     seed: int
     attempts: int
+    seconds: float
+    instance: str
     samples: int
     progress: dict[str, Any]
     report: dict[str, JsonValue] | None
@@ -195,3 +201,69 @@ class JobQuery(Resource):
 
     task: Name | None = None
     limit: Limit = 100
+
+
+class JobLogQuery(Resource):
+    """Which part of a job's log is meant.
+
+    Attributes:
+        tail: the last so many lines; without it and `after`, 200.
+        after: what was written from this byte on, the `next` of the answer before.
+        wait_s: with `after`, wait so long for something new.
+    """
+
+    tail: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    after: Annotated[int, Field(ge=0)] | None = None
+    wait_s: Annotated[float, Field(ge=0, le=30)] = 0.0
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> JobLogQuery:
+        if self.tail is not None and self.after is not None:
+            raise ValueError("give tail or after, not both")
+        return self
+
+
+class JobLog(Resource):
+    """Some of a job's log.
+
+    Attributes:
+        next: ask for `after` this to go on.
+        ended: the job has ended and this is the last of it.
+    """
+
+    text: str
+    next: int
+    ended: bool
+
+
+class TriggerQuery(Resource):
+    """Whose triggers are meant."""
+
+    task: Name | None = None
+
+
+class TriggerView(Resource):
+    """How a task's triggers stand.
+
+    Attributes:
+        standing: `due`; `held`, something holds a job back that is due; or `idle`.
+        trigger: what asks for a job: samples, schedule, drift or agreement.
+        reason: in words.
+        until: when the cool-down ends that holds it back.
+        new_samples: with an answer since the last job.
+        trained_s: seconds of training in the last 24 hours.
+    """
+
+    task: str
+    standing: str
+    trigger: str | None
+    reason: str
+    until: datetime | None
+    new_samples: int
+    trained_s: float
+
+
+class TriggerList(Resource):
+    """Each task's triggers."""
+
+    items: list[TriggerView]

@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from cloud_service.demo.data import AUGMENT, LABELS, MAX_MODEL_BYTES, SHAPE, DemoData, Part, Split, load
+from cloud_service.demo import data as pictures
+from cloud_service.demo.data import AUGMENT, LABELS, MAX_MODEL_BYTES, SHAPE, DemoData, Split, load
 from cloud_service.tasks.augment import digits
+from cloud_service.tasks.learning import TeachSettings
 from cloud_service.tasks.networks import SmallCnn
 from cloud_service.tasks.task import TaskDefinition, TrainingSettings
 from cloud_service.teacher.settings import TeacherSettings
 from cloud_service.training import pipeline, quantize
+from cloud_service.training.lessons import Lessons, Part
 from cloud_service.training.lineage import die_with_parent
 from cloud_service.training.progress import JsonLines, Progress, Step
 from cloud_service.training.request import CANDIDATE, REPORT, TrainingReport, TrainingRequest
@@ -125,30 +127,26 @@ def _teach(data: DemoData, task: TaskDefinition, *, seed: int, steps: int, progr
     progress(Step(stage="teacher", done=steps, total=steps, message=f"{seconds:.1f} s"))
 
 
-def _train_teacher(source: Part, field: Part, *, seed: int, steps: int, progress: Progress) -> SmallCnn:
+def _train_teacher(
+    source: pictures.Part, field: pictures.Part, *, seed: int, steps: int, progress: Progress
+) -> SmallCnn:
     torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
     teacher = SmallCnn(classes=len(LABELS))
     teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch types to() without it
-    optimiser = torch.optim.AdamW(teacher.parameters(), lr=_TEACHER_RATE, weight_decay=_TEACHER_DECAY)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, max_lr=_TEACHER_RATE, total_steps=steps + 1)
     from_field = round(_TEACHER_BATCH * _TEACHER_FIELD_SHARE)
-    sets = [
-        (torch.from_numpy(part.x).float(), torch.from_numpy(part.y), count)
+    parts = [
+        Part(torch.from_numpy(part.x).float(), torch.from_numpy(part.y), count)
         for part, count in ((source, _TEACHER_BATCH - from_field), (field, from_field))
     ]
-    for step in range(steps):
-        chosen = [torch.randint(len(x), (count,), generator=generator) for x, _, count in sets]
-        x = torch.cat([part[0][index] for part, index in zip(sets, chosen, strict=True)])
-        y = torch.cat([part[1][index] for part, index in zip(sets, chosen, strict=True)])
-        loss = functional.cross_entropy(teacher(digits(x, generator)), y, label_smoothing=_TEACHER_SMOOTHING)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        optimiser.step()
-        schedule.step()
-        if (step + 1) % max(1, steps // 50) == 0:
-            progress(Step(stage="teacher", done=step + 1, total=steps, message=f"loss {loss.item():.3f}"))
-    teacher.eval()
+    settings = TeachSettings(
+        network="cloud_service.tasks.networks:SmallCnn",
+        steps=steps,
+        batch=_TEACHER_BATCH,
+        learning_rate=_TEACHER_RATE,
+        weight_decay=_TEACHER_DECAY,
+        smoothing=_TEACHER_SMOOTHING,
+    )
+    Lessons(teacher, parts, settings=settings, seed=seed, augment=digits).run(progress, stage="teacher")
     return teacher
 
 

@@ -249,9 +249,13 @@ class Job(Table):
         last_sample: number of the newest sample it trains on; the next automatic job counts from there.
         progress: the pipeline's last line for each stage.
         report: what the pipeline found, the gate's decision among it.
+        reason: why it was started, in words.
+        seconds: how long it has trained, over all attempts.
+        instance: the replica that ran it last; its folder lies there.
     """
 
     __tablename__ = "jobs"
+    __table_args__ = (Index("jobs_by_task", "task", "number"),)
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(36), unique=True)
@@ -269,6 +273,9 @@ class Job(Table):
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    reason: Mapped[str] = mapped_column(default="", server_default="")
+    seconds: Mapped[float] = mapped_column(default=0.0, server_default="0")
+    instance: Mapped[str] = mapped_column(String(64), default="", server_default="")
 
 
 class Incident(Table):

@@ -60,16 +60,22 @@ def load_base(task: TaskDefinition) -> BaseData:
     """The arrays in `task.base_data`, checked.
 
     Raises:
-        SettingsError: missing, unreadable, or not of the task's shape, dtype and labels.
+        SettingsError: missing, unreadable, or not of the task's shape, dtype and labels; values that are not finite;
+            one label only.
     """
+    from cloud_service.tasks.sources import read_source
+
     path = task.base_data
     try:
-        arrays = _read(path, ("x", "y", "x_eval", "y_eval"))
+        arrays = read_source(task) or _read(path, ("x", "y", "x_eval", "y_eval"))
         for x_name, y_name in (("x", "y"), ("x_eval", "y_eval")):
             _check_x(arrays[x_name], task, name=x_name)
             _check_y(arrays[y_name], task, count=len(arrays[x_name]), name=y_name)
+            _check_finite(arrays[x_name], name=x_name)
+        _check_labels(arrays["y"], task)
     except (OSError, ValueError) as err:
-        raise SettingsError(f"base_data of task {task.name} ({path}): {err}; it needs x, y, x_eval, y_eval") from err
+        needs = "; it needs x, y, x_eval, y_eval" if path.suffix == ".npz" else ""
+        raise SettingsError(f"base_data of task {task.name} ({path}): {err}{needs}") from err
     return BaseData(arrays["x"], arrays["y"].astype(np.int64), arrays["x_eval"], arrays["y_eval"].astype(np.int64))
 
 
@@ -131,6 +137,19 @@ def _check_x(x: Array, task: TaskDefinition, *, name: str, may_be_empty: bool = 
         )
     if len(x) == 0 and not may_be_empty:
         raise ValueError(f"{name} is empty")
+
+
+def _check_labels(y: Array, task: TaskDefinition) -> None:
+    if len(np.unique(y)) == 1:
+        raise ValueError(f"all samples of y are {task.labels[y[0]]!r}: nothing can be learnt from one label")
+
+
+def _check_finite(x: Array, *, name: str) -> None:
+    if x.dtype.kind != "f":
+        return
+    bad = np.flatnonzero(~np.isfinite(x.reshape(len(x), -1)).all(axis=1))
+    if len(bad):
+        raise ValueError(f"{name} has NaN or infinity in {len(bad)} samples, the first is number {bad[0]}: remove them")
 
 
 def _check_y(y: Array, task: TaskDefinition, *, count: int, name: str) -> None:

@@ -8,12 +8,18 @@ from pathlib import Path
 from cloud_service.errors import ModelError, TeacherError
 from cloud_service.tasks.task import TaskDefinition
 from cloud_service.teacher.composition import Member, compose, load_views
-from cloud_service.teacher.model import Array, Floats, Network
+from cloud_service.teacher.model import Array, Floats, Network, Outputs
 from cloud_service.teacher.settings import Kind, TeacherSettings
 
 
 def open_teacher(task: TaskDefinition) -> Callable[[Array], Floats]:
-    """Raw samples [N, *shape] to logits float32 [N, C], temperature, views and all members included.
+    """Raw samples [N, *shape] to logits float32 [N, C]; raises what `open_whole_teacher` does."""
+    network = open_whole_teacher(task)
+    return lambda samples: network(samples).logits
+
+
+def open_whole_teacher(task: TaskDefinition) -> Network:
+    """Raw samples [N, *shape] to logits and, where it gives one, embedding; temperature, views, all members included.
 
     Raises:
         SettingsError: the settings name what does not exist or is not installed.
@@ -25,9 +31,9 @@ def open_teacher(task: TaskDefinition) -> Callable[[Array], Floats]:
     ]
     network = compose(members)
 
-    def answer(samples: Array) -> Floats:
+    def answer(samples: Array) -> Outputs:
         try:
-            return network(samples).logits
+            return network(samples)
         # Runtimes raise classes of their own; each means that the teacher does not take these samples.
         except Exception as err:
             raise ModelError(f"the teacher does not run on samples of shape {list(samples.shape)}: {err}") from err

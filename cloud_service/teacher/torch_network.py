@@ -32,22 +32,28 @@ def build(teacher: TeacherSettings, task: TaskDefinition) -> nn.Module:
         SettingsError: the settings name what does not exist or is not installed.
         TeacherError: it cannot be made, or its weights do not fit.
     """
-    if teacher.kind is Kind.FACTORY:
-        make = load_entry(teacher.model, setting=f"tasks.{task.name}.teacher.model")
-        made = make(task)
-        if not isinstance(made, nn.Module):
-            raise SettingsError(f"{teacher.model} gave {type(made).__name__}, not a torch.nn.Module")
-        module: nn.Module = made
-        body = module
-    else:
-        body = _zoo_network(teacher, classes=len(task.labels))
-        module = Pictures(body, task, largest=teacher.picture_max, size=teacher.picture_size)
+    module, body = make(teacher, task)
     assert teacher.weights is not None
     try:
-        body.load_state_dict(_read_weights(teacher.weights))
+        body.load_state_dict(read_weights(teacher.weights))
     except (RuntimeError, TypeError, AttributeError) as err:
         raise TeacherError(f"the weights in {teacher.weights} do not fit {teacher.model}: {err}") from err
     return module.eval().requires_grad_(requires_grad=False)
+
+
+def make(teacher: TeacherSettings, task: TaskDefinition) -> tuple[nn.Module, nn.Module]:
+    """A new module without its weights, and the part of it that weights are of: the module, or the zoo's network in it.
+
+    Raises:
+        SettingsError: the settings name what does not exist or is not installed.
+    """
+    if teacher.kind is not Kind.FACTORY:
+        body = _zoo_network(teacher, classes=len(task.labels))
+        return Pictures(body, task, largest=teacher.picture_max, size=teacher.picture_size), body
+    made = load_entry(teacher.model, setting=f"tasks.{task.name}.teacher.model")(task)
+    if not isinstance(made, nn.Module):
+        raise SettingsError(f"{teacher.model} gave {type(made).__name__}, not a torch.nn.Module")
+    return made, made
 
 
 def open_torch(module: nn.Module, *, threads: int | None = None, device: Device = Device.CPU) -> Network:
@@ -157,7 +163,13 @@ def _zoo_network(teacher: TeacherSettings, *, classes: int) -> nn.Module:
     return network
 
 
-def _read_weights(file: Path) -> dict[str, Tensor]:
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a `.safetensors` file or of a saved state_dict.
+
+    Raises:
+        SettingsError: safetensors is not installed.
+        TeacherError: it cannot be read, or holds something else.
+    """
     if file.suffix == ".safetensors":
         try:
             from safetensors import SafetensorError

@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from cloud_service.training.progress import Step, parse
@@ -26,7 +27,7 @@ _STOP_S = 5.0
 
 
 async def run_child(command: Sequence[str], folder: Path, on_step: Callable[[Step], None]) -> int:
-    """Run `command folder` to its end and return the exit code; its stderr goes to log.txt.
+    """Run `command folder` to its end and return the exit code; its stderr and its stages' times go to log.txt.
 
     When the caller is cancelled the child is ended first. A child of a service that was killed is ended here, too: two
     must never work in one folder.
@@ -36,14 +37,21 @@ async def run_child(command: Sequence[str], folder: Path, on_step: Callable[[Ste
         process = await asyncio.create_subprocess_exec(
             *command, str(folder), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=errors
         )
-    try:
-        atomic.write_bytes(folder / PID, str(process.pid).encode())
-        assert process.stdout is not None
-        await _follow(process.stdout, on_step)
-        return await process.wait()
-    finally:
-        await _end(process)
-        atomic.remove(folder / PID)
+
+        def note(step: Step) -> None:
+            if step.done in (0, step.total):
+                errors.write(_line(step))
+                errors.flush()
+            on_step(step)
+
+        try:
+            atomic.write_bytes(folder / PID, str(process.pid).encode())
+            assert process.stdout is not None
+            await _follow(process.stdout, note)
+            return await process.wait()
+        finally:
+            await _end(process)
+            atomic.remove(folder / PID)
 
 
 def failure(folder: Path, code: int) -> str:
@@ -66,6 +74,13 @@ def end_orphan(folder: Path) -> None:
         log.warning("ending process %d, which an earlier service left working in %s", pid, folder)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _line(step: Step) -> bytes:
+    """What the log says of a stage that begins or ends."""
+    said = f": {step.message}" if step.message else ""
+    at = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"{at} {step.stage} {'ended' if step.done else 'begins'}{said}\n".encode()
 
 
 async def _follow(lines: asyncio.StreamReader, on_step: Callable[[Step], None]) -> None:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from cloud_service import runtime
 from cloud_service.errors import ModelError
+from cloud_service.training import ranking
+from cloud_service.training.gate import ClassNumbers
 from shared.uncertainty import softmax
 
 Array = NDArray[Any]
@@ -22,7 +24,6 @@ Labels = NDArray[np.int64]
 Runner = Callable[[Array], Floats]
 """Raw samples [N, *shape] to logits float32 [N, C]."""
 
-_BINS = 15
 _LATENCY_ROUNDS = 200
 
 
@@ -92,18 +93,42 @@ def paired_error(new: Floats, old: Floats, answers: Labels, weight: Floats | Non
     return float(np.sqrt(((weights * spread) ** 2).sum()) / weights.sum())
 
 
+def per_class(new: Floats, old: Floats | None, answers: Labels, *, labels: Sequence[str]) -> tuple[ClassNumbers, ...]:
+    """Both models' `share_right` of each label, those without a sample included, unweighted.
+
+    Args:
+        new: the candidate's logits [n, C].
+        old: the incumbent's for the same rows; None: there is none.
+        answers: the right classes [n].
+        labels: names of the C classes.
+    """
+    found = []
+    for i, label in enumerate(labels):
+        rows = answers == i
+        count = int(rows.sum())
+        if count == 0:
+            found.append(ClassNumbers(label, 0, 0.0))
+            continue
+        mine, truth = new[rows], answers[rows]
+        theirs = None if old is None else old[rows]
+        found.append(
+            ClassNumbers(
+                label,
+                count,
+                share_right(mine, truth),
+                None if theirs is None else share_right(theirs, truth),
+                0.0 if theirs is None else paired_error(mine, theirs, truth),
+            )
+        )
+    return tuple(found)
+
+
 def calibration_error(logits: Floats, answers: Labels, *, temperature: float, weight: Floats | None = None) -> float:
-    """Expected calibration error over 15 equal bins of the top probability (Guo et al. 2017), in 0..1."""
+    """Expected calibration error over 15 equal bins of the top probability, in 0..1; see `ranking.expected_error`."""
     probabilities = softmax(logits, temperature)
-    top, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == answers
-    weights = np.ones(len(top)) if weight is None else weight.astype(np.float64)
-    bins = np.minimum((top * _BINS).astype(int), _BINS - 1)
-    error = 0.0
-    for index in np.unique(bins):
-        inside = bins == index
-        gap = np.average(right[inside], weights=weights[inside]) - np.average(top[inside], weights=weights[inside])
-        error += float(weights[inside].sum() / weights.sum() * abs(gap))
-    return error
+    right = probabilities.argmax(axis=1) == answers
+    weights = np.ones(len(right)) if weight is None else weight
+    return ranking.expected_error(ranking.reliability(probabilities.max(axis=1), right, weights))
 
 
 def latencies_us(runners: Sequence[Runner], sample: Array, *, rounds: int = _LATENCY_ROUNDS) -> list[float]:

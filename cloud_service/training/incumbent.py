@@ -9,6 +9,8 @@ from cloud_service.tasks.task import TaskDefinition
 from cloud_service.training.evaluate import Runner, open_runner
 from shared import bundle
 from shared.errors import BundleError
+from shared.manifest import Deferral
+from shared.uncertainty import Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class Incumbent:
         run: raw samples to logits.
         temperature: its manifest's.
         threshold: its manifest's.
+        score: which score the threshold is of.
+        deferral: that score's coefficients, where it is the learned one.
         model_bytes: size of its model.onnx.
         newest_upload: order of the newest upload it learnt from, −1 when none is known.
     """
@@ -30,6 +34,8 @@ class Incumbent:
     threshold: float | None
     model_bytes: int
     newest_upload: int
+    score: Score = Score.MAX_PROBABILITY
+    deferral: Deferral | None = None
 
 
 def open_incumbent(file: Path, folder: Path, task: TaskDefinition) -> Incumbent | None:
@@ -56,4 +62,6 @@ def open_incumbent(file: Path, folder: Path, task: TaskDefinition) -> Incumbent 
         threshold=manifest.threshold,
         model_bytes=model.stat().st_size,
         newest_upload=newest if isinstance(newest, int) else -1,
+        score=manifest.score,
+        deferral=manifest.deferral,
     )

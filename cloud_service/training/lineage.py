@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import importlib.util
 import os
+import platform
 import signal
 import sys
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from cloud_service.tasks.task import TaskDefinition
+from cloud_service.tasks.task import ENTRY, TaskDefinition
 from cloud_service.teacher.settings import Kind
 from shared.bundle import sha256_file
 
-_LIBRARIES = ("edgeloop", "numpy", "onnx", "onnxruntime", "torch")
+_LIBRARIES = ("edgeloop", "numpy", "onnx", "onnxruntime", "torch", "torch-pruning", "torchao", "timm", "torchvision")
+_TOLD_BY_VERSION = {"cloud_service", "edgeloop", "timm", "torchvision"}
+_ABSENT = object()
 _PR_SET_PDEATHSIG = 1
 
 
@@ -25,13 +30,18 @@ def describe_lineage(
 ) -> dict[str, JsonValue]:
     """What a bundle's manifest says of its making: hashes of the data, parent, settings, seed, library versions.
 
+    Two runs of equal lineage on one machine give the same model, bit for bit. Training is on one thread, so its sums
+    have one order; another kind of processor may add in another one, and its name is noted.
+
     Args:
         newest_upload: order of the newest upload it learns from; the next run judges it by later ones.
     """
     files = {"base_data": task.base_data, "samples": samples}
     for number, file in enumerate(file for teacher in task.teacher for file in teacher.files):
         files["teacher" if number == 0 else f"teacher {number + 1}"] = file
-    hashes = {name: sha256_file(path) for name, path in files.items() if path.exists()}
+    if task.network.weights is not None:
+        files["student"] = task.network.weights
+    hashes = {name: _sha256(path) for name, path in files.items() if path.exists()}
     settings: JsonValue = task.training.model_dump(mode="json")
     taught = _how_taught(task)
     everything = hashlib.sha256(repr([*sorted(hashes.items()), *taught]).encode()).hexdigest()
@@ -40,13 +50,35 @@ def describe_lineage(
         "files_sha256": dict(hashes),
         "newest_upload": newest_upload,
         "parent": parent,
-        "student": task.student,
+        "student": _student(task),
+        **({"preprocessing": task.preprocessing.model_dump(mode="json")} if task.preprocessing else {}),
         "augment": task.augment,
         **({"taught_by": taught} if taught else {}),
         "settings": settings,
         "seed": task.training.seed,
-        "versions": {name: _version(name) for name in _LIBRARIES},
+        "code_sha256": _own_code(task),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _LIBRARIES}},
+        "machine": platform.machine(),
     }
+
+
+def differences(left: Mapping[str, JsonValue], right: Mapping[str, JsonValue]) -> list[str]:
+    """What keeps two runs from giving the same model: one line for each entry that differs, by its dotted name."""
+    mine, theirs = dict(flatten("", left)), dict(flatten("", right))
+    return [
+        f"{name}: {mine.get(name, 'absent')} and {theirs.get(name, 'absent')}"
+        for name in sorted(mine.keys() | theirs.keys())
+        if mine.get(name, _ABSENT) != theirs.get(name, _ABSENT)
+    ]
+
+
+def flatten(prefix: str, value: JsonValue | Mapping[str, JsonValue]) -> Iterator[tuple[str, JsonValue]]:
+    """The leaves of nested tables, each with its dotted name below `prefix`."""
+    if not isinstance(value, Mapping):
+        yield prefix, value
+        return
+    for name, part in value.items():
+        yield from flatten(f"{prefix}.{name}" if prefix else name, part)
 
 
 def die_with_parent() -> None:
@@ -68,6 +100,40 @@ def _how_taught(task: TaskDefinition) -> list[JsonValue]:
         if len(task.teacher) > 1 or how != plain or teacher.kind is not Kind.ONNX:
             said.append(how | {"model": "" if teacher.kind is Kind.ONNX else teacher.model})
     return said
+
+
+def _sha256(path: Path) -> str:
+    """Of a file; of a folder: of the names and hashes of all that is in it."""
+    if not path.is_dir():
+        return sha256_file(path)
+    inside = sorted(file for file in path.rglob("*") if file.is_file())
+    return hashlib.sha256(
+        "".join(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n" for file in inside).encode()
+    ).hexdigest()
+
+
+def _student(task: TaskDefinition) -> JsonValue:
+    """The network, without where its weights lay: what they are is told by their hash."""
+    if isinstance(task.student, str):
+        return task.student
+    return task.student.model_dump(mode="json", exclude={"weights"})
+
+
+def _own_code(task: TaskDefinition) -> dict[str, JsonValue]:
+    """Hashes of the files of the task's own `module:function`s; edgeloop's are told by its version."""
+    found: dict[str, JsonValue] = {}
+    for entry in (task.network.network, task.augment or "", str(task.base_data)):
+        module = entry.partition(":")[0]
+        if not ENTRY.match(entry) or module.split(".")[0] in _TOLD_BY_VERSION:
+            continue
+        # The module is imported when the student is made; whatever is wrong with it is said there.
+        try:
+            spec = importlib.util.find_spec(module)
+        except (ImportError, ValueError):
+            continue
+        if spec is not None and spec.origin and Path(spec.origin).is_file():
+            found[module] = sha256_file(Path(spec.origin))
+    return found
 
 
 def _version(library: str) -> str:

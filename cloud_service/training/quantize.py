@@ -5,31 +5,37 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
-from cloud_service import runtime
 from cloud_service.errors import ModelError
+from cloud_service.tasks.compression import Calibration, QuantizeSettings
 from cloud_service.tasks.task import TaskDefinition
+from cloud_service.training import processor
+from cloud_service.training.choosing import Choosing, Judge, QuantizedModel
+from cloud_service.training.integer_graph import check_integer_kernels, compact, count_kernels
+from cloud_service.training.post_training import PostTraining, check_inputs, told_when_full
 from shared import atomic
+from shared.errors import StorageFull
+
+__all__ = [
+    "EMBEDDING", "INPUT", "LOGITS", "QuantizedModel", "affine", "check_integer_kernels", "choose", "compact",
+    "count_kernels", "export", "export_student", "quantize",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
 
 OPSET = 18
 INPUT, LOGITS, EMBEDDING = "input", "logits", "embedding"
-_HEAVY = {"Conv", "Gemm", "MatMul", "ConvTranspose"}
-_INTEGER = {"QGemm", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"}
-_FLOAT = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"}
-_BATCH = 256
 
 
 def affine(values: ArrayLike, *, low: float, high: float, bits: int) -> NDArray[np.int64]:
@@ -54,6 +60,7 @@ def export(network: nn.Module, task: TaskDefinition, target: Path, *, outputs: t
 
     Raises:
         ModelError: the network cannot be exported.
+        StorageFull: the disk took no more.
     """
     # The exporter specialises a batch of 1, so its example and the declared minimum are 2; the file takes 1 as well.
     example = torch.zeros((2, *task.input_shape), dtype=getattr(torch, task.input_dtype))
@@ -78,15 +85,18 @@ def export(network: nn.Module, task: TaskDefinition, target: Path, *, outputs: t
                 verbose=False,
             )
             atomic.write_bytes(target, exported.read_bytes())
+    except StorageFull:
+        raise
     # The exporter raises a class of its own for each stage that fails; each means that this network is not exportable.
     except Exception as err:
+        told_when_full(err, target)
         raise ModelError(f"the network {type(network).__name__} cannot be exported to ONNX: {err}") from err
     finally:
         exporter_log.setLevel(level)
 
 
-def quantize(float_model: Path, target: Path, *, inputs: Array) -> None:
-    """Quantize a float ONNX file to int8, and make it as small as it gets.
+def quantize(float_model: Path, target: Path, *, inputs: Array, reduce_range: bool = True) -> None:
+    """Quantize a float ONNX file to int8, ranges by smallest and largest value, and make it as small as it gets.
 
     Everything before the first matrix product or convolution (casts, normalisation, features) stays in float.
 
@@ -94,101 +104,60 @@ def quantize(float_model: Path, target: Path, *, inputs: Array) -> None:
         float_model: as `export` writes it.
         target: the int8 file.
         inputs: raw samples [N, *shape] that set the activations' ranges.
+        reduce_range: weights in 7 bits, see `QuantizeSettings.reduce_range`.
 
     Raises:
         ModelError: the result would not run on integer kernels.
+        StorageFull: the disk took no more.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        prepared, quantized = folder / "prepared.onnx", folder / "quantized.onnx"
-        runtime.prepare_for_quantization(float_model, prepared)
-        batches = [inputs[i : i + _BATCH] for i in range(0, len(inputs), _BATCH)]
-        exclude = _name_preprocessing(prepared)
-        runtime.quantize_qdq(prepared, quantized, inputs=batches, exclude=exclude)
-        model = onnx.load(quantized)
-        compact(model)
-        data = model.SerializeToString(deterministic=True)
-        quantized.write_bytes(data)
-        check_integer_kernels(count_kernels(quantized))
-    atomic.write_bytes(target, data)
+    with PostTraining(float_model, inputs=inputs, reduce_range=reduce_range) as post_training:
+        post_training.quantize(target, Calibration.MINMAX)
 
 
-def compact(model: onnx.ModelProto) -> None:
-    """Strip what no runtime needs and shorten inner names, in place.
+def choose(
+    float_model: Path,
+    target: Path,
+    *,
+    inputs: Array,
+    judge: Judge,
+    settings: QuantizeSettings,
+    fine_tune_quantized: Callable[[Path], None] | None = None,
+) -> QuantizedModel:
+    """Write the int8 file that answers best, by the cheapest means that keeps the loss within `settings.max_loss`.
 
-    Recorded shapes, metadata, documentation, and the biases' zero points, which are zero where they are left out.
-    """
-    graph = model.graph
-    del graph.value_info[:]
-    del model.metadata_props[:]
-    del graph.metadata_props[:]
-    model.doc_string = graph.doc_string = ""
-    kept = {value.name for value in [*graph.input, *graph.output]} | {""}
-    short: dict[str, str] = {}
+    First quantization after training, by each calibration asked for; then training with quantization in the loop; then
+    the most sensitive layers go back to float, one after another. If nothing holds, the best is written, and `holds` is
+    false.
 
-    def rename(name: str) -> str:
-        return name if name in kept else short.setdefault(name, f"{len(short):x}")
-
-    _drop_zero_points(graph)
-    for tensor in graph.initializer:
-        tensor.name = rename(tensor.name)
-        tensor.doc_string = ""
-    for node in graph.node:
-        del node.metadata_props[:]
-        node.doc_string = node.name = ""
-        node.input[:] = [rename(name) for name in node.input]
-        node.output[:] = [rename(name) for name in node.output]
-
-
-def count_kernels(model: Path) -> Counter[str]:
-    """How often each operator stands in the graph that onnxruntime makes of a file."""
-    with tempfile.TemporaryDirectory() as folder:
-        optimised = Path(folder) / "optimised.onnx"
-        runtime.save_optimised(model, optimised)
-        return Counter(node.op_type for node in onnx.load(optimised).graph.node)
-
-
-def check_integer_kernels(kernels: Counter[str]) -> None:
-    """Hold a graph's kernels against what int8 is for.
+    Args:
+        float_model: as `export` writes it.
+        target: the int8 file.
+        inputs: raw samples [N, *shape] that set the activations' ranges.
+        judge: share of right answers of a file in onnxruntime; not on the samples that the gate judges by.
+        settings: what may be tried and lost.
+        fine_tune_quantized: writes an int8 file that was trained with quantization, see `quantization_aware.train`;
+            None: that cannot be tried.
 
     Raises:
-        ModelError: a product or convolution runs in float, or none runs on integers.
+        ModelError: too few samples, samples that are not finite, or nothing of the network runs on integers.
+        StorageFull: the disk took no more.
     """
-    floats = sorted(_FLOAT & kernels.keys())
-    if floats or not _INTEGER & kernels.keys():
-        raise ModelError(
-            f"the quantized graph runs {', '.join(floats) or 'nothing'} in float and "
-            f"{', '.join(sorted(_INTEGER & kernels.keys())) or 'nothing'} on integers: "
-            "use layers that onnxruntime quantizes (Linear, Conv2d, ReLU)"
-        )
-
-
-def _drop_zero_points(graph: onnx.GraphProto) -> None:
-    """Leave out int32 zero points: ONNX wants them zero; int8 and uint8 ones are what the fusion looks for."""
-    biases = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT32}
-    dropped = set()
-    for node in graph.node:
-        if node.op_type == "DequantizeLinear" and len(node.input) == 3 and node.input[2] in biases:
-            dropped.add(node.input.pop())
-    kept = [tensor for tensor in graph.initializer if tensor.name not in dropped]
-    del graph.initializer[:]
-    graph.initializer.extend(kept)
-
-
-def _name_preprocessing(model: Path) -> list[str]:
-    """Name every node of a file and return those that no product or convolution comes before."""
-    loaded = onnx.load(model)
-    behind: set[str] = set()
-    before = []
-    for index, node in enumerate(loaded.graph.node):
-        node.name = node.name or f"node_{index}"
-        if node.op_type in _HEAVY or _any_in(node.input, behind):
-            behind.update(node.output)
-        else:
-            before.append(node.name)
-    onnx.save(loaded, model)
-    return before
-
-
-def _any_in(names: Iterable[str], known: set[str]) -> bool:
-    return any(name in known for name in names)
+    check_inputs(inputs)
+    reduce_range = processor.wants_seven_bits(settings.reduce_range)
+    with PostTraining(
+        float_model, inputs=inputs, reduce_range=reduce_range, percentile=settings.percentile
+    ) as post_training:
+        chosen = Choosing(post_training, settings, judge).run(judge(float_model), fine_tune_quantized)
+        atomic.write_bytes(target, chosen.file.read_bytes())
+    log.info("int8 by %s: %.4f right, float %.4f", chosen.method, chosen.score, chosen.float_score)
+    return QuantizedModel(
+        method=chosen.method,
+        score=chosen.score,
+        float_score=chosen.float_score,
+        holds=chosen.loss <= settings.max_loss,
+        float_layers=chosen.float_layers,
+        tried=chosen.tried,
+        kernels=dict(count_kernels(target)),
+        bytes=target.stat().st_size,
+        reduce_range=reduce_range,
+    )

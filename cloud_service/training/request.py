@@ -8,16 +8,20 @@ from typing import Annotated
 from pydantic import Field, JsonValue, ValidationError
 
 from cloud_service.tasks.task import TaskDefinition
+from cloud_service.training.calibrate import Calibration
+from cloud_service.training.gate import ClassNumbers
+from cloud_service.training.latency import LatencyRatio
 from shared.errors import SettingsError
 from shared.messages import Version
 from shared.settings import Section
 
 REQUEST, SAMPLES, INCUMBENT = "request.json", "samples.npz", "incumbent.bundle"
+INCUMBENT_WEIGHTS = "incumbent.pt"
 CANDIDATE, REPORT, ERROR = "candidate.bundle", "report.json", "error.json"
 
 
 class TrainingRequest(Section):
-    """Asks for a new student; `samples.npz` and `incumbent.bundle` beside it are optional.
+    """Asks for a new student; `samples.npz`, `incumbent.bundle` and `incumbent.pt` beside it are optional.
 
     Attributes:
         task: what to train for; its paths are absolute, or relative to the process's folder.
@@ -56,6 +60,40 @@ class ModelMetrics(Section):
     latency_us: float
 
 
+class VariantReport(Section):
+    """What came of one further variant of a run; it is packed whatever the gate says, and shipped only if it passed.
+
+    Attributes:
+        name: the variant's.
+        version: of its bundle.
+        bundle: its file in the run's folder.
+        passed: whether the gate let it through.
+        reasons: why not, in words.
+        after: its numbers.
+        latency_ratio: its latency over the incumbent's.
+        profiles: by device profile, why it does not fit it; empty: it fits.
+        threshold: in its manifest.
+        expected_offload_rate: at the threshold.
+        macs_left: share of the whole student's multiply-accumulates, where it was pruned.
+        bundle_sha256: of its bundle.
+        bundle_bytes: its size.
+    """
+
+    name: str
+    version: Version
+    bundle: str
+    passed: bool
+    reasons: tuple[str, ...]
+    after: ModelMetrics
+    latency_ratio: float | None
+    profiles: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    threshold: float
+    expected_offload_rate: float
+    macs_left: float | None = None
+    bundle_sha256: str
+    bundle_bytes: int
+
+
 class TrainingReport(Section):
     """What a run came to.
 
@@ -79,6 +117,14 @@ class TrainingReport(Section):
         bundle_bytes: its size.
         stage_seconds: how long each stage took.
         lineage: hash of the data, settings, seed, library versions.
+        calibration: thresholds for a grid of budgets, what each score is worth, reliability; None in older reports.
+        classes: both models on each label's held-out base samples.
+        latency: the candidate's time over the incumbent's, with its interval; None: there is no incumbent.
+        memory_bytes: what a session of the candidate takes; None: it was not measured.
+        profiles: by device profile, why the candidate does not fit it; empty: it fits.
+        batch: samples of a training step; half of the settings' where those did not fit into memory.
+        steps: of training; fewer than the settings' where held-out agreement rose no more.
+        variants: what else was made of the same student.
     """
 
     task: str
@@ -100,6 +146,14 @@ class TrainingReport(Section):
     bundle_bytes: int
     stage_seconds: dict[str, float]
     lineage: dict[str, JsonValue]
+    calibration: Calibration | None = None
+    classes: tuple[ClassNumbers, ...] = ()
+    latency: LatencyRatio | None = None
+    memory_bytes: int | None = None
+    profiles: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    batch: int = 0
+    steps: int = 0
+    variants: tuple[VariantReport, ...] = ()
 
 
 def read_request(folder: Path) -> TrainingRequest:

@@ -1,6 +1,7 @@
 """Stands in for the training pipeline: `python pipeline.py MODE RUN_DIR`; the same files and lines, nothing learnt.
 
-Modes: pass, reject, fail (with a message), crash (without one), hang (until killed), hang-once (then pass), noise.
+Modes: pass, variants (two bundles, the second one does not pass), reject, fail (with a message), crash (without one),
+hang (until killed), hang-once (then pass), noise.
 Each start appends a line to RUN_DIR/starts.
 """
 
@@ -11,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from cloud_service.training.request import ModelMetrics, TrainingReport, TrainingRequest, read_request
+from cloud_service.training.request import ModelMetrics, TrainingReport, TrainingRequest, VariantReport, read_request
 from tests.sim.bundles import make
 
 COMMAND = (sys.executable, str(Path(__file__).resolve()))
@@ -55,6 +56,24 @@ def report(request: TrainingRequest, *, version: str, passed: bool, samples: int
     )
 
 
+def variant(whole: TrainingReport, folder: Path, *, labels: tuple[str, ...]) -> VariantReport:
+    version, bundle = f"{whole.version}-fp16", "candidate.fp16.bundle"
+    make(folder / bundle, version=version, shift=2, labels=labels)
+    return VariantReport(
+        name="fp16",
+        version=version,
+        bundle=bundle,
+        passed=False,
+        reasons=("it is too large",),
+        after=whole.after,
+        latency_ratio=None,
+        threshold=0.5,
+        expected_offload_rate=0.1,
+        bundle_sha256="0" * 64,
+        bundle_bytes=1,
+    )
+
+
 def main() -> int:
     mode, folder = sys.argv[1], Path(sys.argv[2])
     with (folder / "starts").open("a") as file:
@@ -81,6 +100,8 @@ def main() -> int:
     make(folder / "candidate.bundle", version=version, shift=1, labels=request.task.labels)
     step("distill", 2, message="done")
     made = report(request, version=version, passed=mode != "reject", samples=0)
+    if mode == "variants":
+        made = made.model_copy(update={"variants": (variant(made, folder, labels=request.task.labels),)})
     (folder / "report.json").write_text(made.model_dump_json())
     return 0
 

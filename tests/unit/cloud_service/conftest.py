@@ -23,7 +23,9 @@ from cloud_service.settings import HttpSettings, IngestSettings, ServedTask
 from cloud_service.storage.database import open_database
 from cloud_service.storage.samples import SampleStore
 from cloud_service.training.job_table import JobTable
-from cloud_service.training.jobs import JobParts, Jobs
+from cloud_service.training.job_work import JobParts
+from cloud_service.training.jobs import Jobs
+from cloud_service.training.sightings import Sightings
 from tests.sim.blobs import MemoryBlobs
 from tests.sim.broker import SimulatedBroker
 from tests.sim.bundles import LABELS, linear_model, sample, weights
@@ -99,9 +101,15 @@ def estimator(database, fleet):
 
 
 @pytest.fixture
-def jobs(database, samples, registry, rollouts, fleet, digits_task, tmp_path):
-    parts = JobParts(JobTable(database), samples, registry, rollouts, fleet)
-    return Jobs(parts, tasks={"digits": digits_task}, folder=tmp_path / "jobs", command=(*COMMAND, "pass"))
+def job_parts(database, samples, registry, rollouts, fleet, estimator):
+    table = JobTable(database)
+    sightings = Sightings(database, table, samples, estimator, period_s=86_400.0)
+    return JobParts(table, samples, registry, rollouts, fleet, sightings)
+
+
+@pytest.fixture
+def jobs(job_parts, digits_task, tmp_path):
+    return Jobs(job_parts, tasks={"digits": digits_task}, folder=tmp_path / "jobs", command=(*COMMAND, "pass"))
 
 
 @pytest.fixture

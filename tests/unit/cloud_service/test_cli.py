@@ -11,8 +11,7 @@ from aiohttp.test_utils import TestServer
 from cloud_service.client import Client, ServiceUnreachable
 from cloud_service.errors import Conflict, NotFound, RequestInvalid
 from cloud_service.rollouts.driver import DeploymentFilter
-from cloud_service.training.job_table import JobTable
-from cloud_service.training.jobs import JobParts, Jobs
+from cloud_service.training.jobs import Jobs
 from shared.bundle import sha256_file
 from shared.errors import EdgeloopError
 from shared.ids import new_id
@@ -24,9 +23,8 @@ DESCRIPTION = {"task": "digits", "version": "w1", "input": {"shape": [8, 8], "dt
 
 
 @pytest.fixture
-async def jobs(database, samples, registry, rollouts, fleet, digits_task, tmp_path):
-    parts = JobParts(JobTable(database), samples, registry, rollouts, fleet)
-    made = Jobs(parts, tasks={"digits": digits_task}, folder=tmp_path / "jobs", command=(*COMMAND, "pass"))
+async def jobs(job_parts, digits_task, tmp_path):
+    made = Jobs(job_parts, tasks={"digits": digits_task}, folder=tmp_path / "jobs", command=(*COMMAND, "pass"))
     working = asyncio.create_task(made.run())
     yield made
     working.cancel()
@@ -115,8 +113,8 @@ async def test_onnx_model_is_pushed_with_its_description(edgeloop, url, files):
         (("model", "push", "v2.bundle", "--all"), 65, "no device runs"),
         (("model", "deploy", "digits", "v9", "--device", "a"), 66, "v9"),
         (("model", "deploy", "digits", "v9"), 2, "--all"),
-        (("jobs", "run", "sounds"), 66, "the service serves: digits"),
-        (("jobs", "show", "none"), 66, "no job"),
+        (("distill", "run", "sounds"), 66, "the service serves: digits"),
+        (("distill", "show", "none"), 66, "no job"),
     ],
 )
 async def test_errors_are_one_line_and_a_code(edgeloop, url, files, monkeypatch, arguments, code, words):
@@ -138,14 +136,22 @@ async def test_tables_and_json_show_the_same(edgeloop, url, fleet):
 
 
 async def test_job_is_run_to_its_end_shown_and_not_cancelled_afterwards(edgeloop, url):
-    code, out, _ = await edgeloop("jobs", "run", "digits", "--wait", "--url", url, "--json")
+    code, out, _ = await edgeloop("distill", "run", "digits", "--wait", "--url", url, "--json")
     job = json.loads(out)
     assert (code, job["state"], job["version"]) == (0, "succeeded", "digits-1")
-    _, out, _ = await edgeloop("jobs", "list", "--url", url)
-    assert "digits-1" in out
-    _, out, _ = await edgeloop("jobs", "show", job["id"], "--url", url)
-    assert "distill" in out
-    assert (await edgeloop("jobs", "cancel", job["id"], "--url", url))[0] == 65
+    _, out, _ = await edgeloop("distill", "list", "--url", url)
+    assert f"{job['id']}  digits" in out
+    assert "digits: idle: jobs are started by hand: the task has no trigger" in out
+    _, out, _ = await edgeloop("distill", "show", job["id"], "--url", url)
+    assert "started by manual: by hand" in out
+    assert "distill  2/2" in out
+    assert "gate: digits-1 passed" in out
+    assert "right on held-out base samples" in out
+    _, out, _ = await edgeloop("distill", "logs", job["id"], "--follow", "--url", url)
+    assert "distill ended: done" in out
+    _, out, _ = await edgeloop("distill", "logs", job["id"], "--tail", "0", "--url", url)
+    assert out == ""
+    assert (await edgeloop("distill", "cancel", job["id"], "--url", url))[0] == 65
 
 
 async def test_client_downloads_what_it_uploaded(url, files):

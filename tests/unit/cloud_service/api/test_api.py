@@ -1,3 +1,4 @@
+import asyncio
 import json
 from uuid import uuid4
 
@@ -262,6 +263,33 @@ async def test_jobs_are_made_listed_shown_and_cancelled(api):
     assert (await api("DELETE", f"/api/v1/jobs/{job['id']}"))[0] == 409
     assert (await api("GET", "/api/v1/jobs/none"))[0] == 404
     assert (await api("DELETE", "/api/v1/jobs/none"))[0] == 404
+
+
+async def test_log_of_a_job_is_read_in_parts_and_waited_for(api, tmp_path):
+    _, job = await api("POST", "/api/v1/jobs", json={"task": "digits"})
+    path = f"/api/v1/jobs/{job['id']}/logs"
+    assert await api("GET", path) == (200, {"text": "", "next": 0, "ended": False})
+    folder = tmp_path / "jobs" / job["id"]
+    folder.mkdir(parents=True)
+    waiting = asyncio.create_task(api("GET", f"{path}?after=0&wait_s=20"))
+    await asyncio.sleep(0)
+    (folder / "log.txt").write_text("one\ntwo\n")
+    assert await waiting == (200, {"text": "one\ntwo\n", "next": 8, "ended": False})
+    assert (await api("GET", f"{path}?tail=1"))[1]["text"] == "two\n"
+    assert (await api("GET", f"{path}?after=8"))[1] == {"text": "", "next": 8, "ended": False}
+    await api("DELETE", f"/api/v1/jobs/{job['id']}")
+    assert (await api("GET", f"{path}?after=0"))[1] == {"text": "one\ntwo\n", "next": 8, "ended": False}
+    assert (await api("GET", f"{path}?after=8&wait_s=20"))[1] == {"text": "", "next": 8, "ended": True}
+    assert (await api("GET", f"{path}?after=8&tail=1"))[0] == 422
+    assert (await api("GET", "/api/v1/jobs/none/logs"))[0] == 404
+
+
+async def test_triggers_say_how_they_stand_and_why(api):
+    status, found = await api("GET", "/api/v1/triggers?task=digits")
+    [trigger] = found["items"]
+    assert (status, trigger["task"], trigger["standing"], trigger["trigger"]) == (200, "digits", "idle", None)
+    assert "by hand" in trigger["reason"]
+    assert (await api("GET", "/api/v1/triggers?task=sounds"))[0] == 404
 
 
 @pytest.mark.parametrize(

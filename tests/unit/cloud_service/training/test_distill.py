@@ -1,5 +1,3 @@
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -7,38 +5,9 @@ from torch import nn
 
 from cloud_service.teacher.offline import open_teacher
 from cloud_service.training import distill
+from cloud_service.training import pool as pool_module
+from cloud_service.training.group import Group
 from cloud_service.training.progress import silent
-
-TEACHER = torch.tensor([[0.5, 0.3, 0.2]])
-STUDENT = torch.tensor([[0.6, 0.3, 0.1]])
-
-
-def test_loss_of_the_textbook_example_is_0_938():
-    # The source material says 2.42; with α = β = 1, T² = 9 it is 9·0.04747 + 0.51083.
-    kl = distill.kl_divergence(TEACHER.log(), STUDENT.log())
-    ce = -STUDENT[0, 0].log()
-    parts = distill.weigh(kl, ce, temperature=3.0, alpha=1.0, beta=1.0)
-    assert parts.kl.item() == pytest.approx(0.04747, abs=1e-5)
-    assert parts.ce.item() == pytest.approx(0.51083, abs=1e-5)
-    assert parts.total.item() == pytest.approx(0.938, abs=5e-4)
-
-
-def test_temperature_divides_logits_before_the_softmax():
-    logits, teacher = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 4.0]])
-    parts = distill.distillation_loss(logits, teacher, torch.tensor([1]), temperature=2.0, alpha=1.0, beta=0.5)
-    p, q = torch.softmax(torch.tensor([0.0, 2.0]), 0), torch.softmax(torch.tensor([1.0, 0.0]), 0)
-    kl = float((p * (p.log() - q.log())).sum())
-    ce = math.log(1 + math.exp(2.0))
-    assert parts.kl.item() == pytest.approx(kl, rel=1e-5)
-    assert parts.ce.item() == pytest.approx(ce, rel=1e-5)
-    assert parts.total.item() == pytest.approx(4 * kl + 0.5 * ce, rel=1e-5)
-
-
-def test_loss_is_zero_where_student_and_teacher_agree():
-    logits = torch.randn((2, 5, 3), generator=torch.Generator().manual_seed(0))
-    labels = torch.zeros((2, 5), dtype=torch.int64)
-    parts = distill.distillation_loss(logits, logits, labels, temperature=2.0, alpha=1.0, beta=0.0)
-    assert parts.total.item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_pool_holds_the_teachers_answers_to_the_views_themselves(task):
@@ -79,7 +48,7 @@ def test_equal_contents_have_one_number():
 
 def test_a_folds_student_never_sees_that_folds_uploads():
     pool = _pool(base=4, uploads=4)
-    sources = distill._sources(pool, np.array([0, 1, 0, 1]), students=3)
+    sources = pool_module.sources(pool, np.array([0, 1, 0, 1]), students=3)
     assert [uploads.tolist() for _, uploads in sources] == [[5, 7], [4, 6], [4, 5, 6, 7]]
     assert all(base.tolist() == [0, 1, 2, 3] for base, _ in sources)
 
@@ -87,8 +56,8 @@ def test_a_folds_student_never_sees_that_folds_uploads():
 def test_a_batch_has_its_share_of_uploads(task):
     pool = _pool(base=40, uploads=10)
     folds = distill.assign_folds(10, 2, seed=0)
-    sources = distill._sources(pool, folds, students=3)
-    drawn = distill._draw(sources, pool, task.training, torch.Generator().manual_seed(0))
+    sources = pool_module.sources(pool, folds, students=3)
+    drawn = pool_module.draw(sources, pool, task.training, torch.Generator().manual_seed(0))
     assert drawn.shape[1:] == (3, task.training.batch)
     assert (drawn >= 0).all()
     share = ((drawn % 50) >= 40).float().mean(dim=(0, 2))
@@ -101,7 +70,7 @@ def test_a_batch_has_its_share_of_uploads(task):
 def test_student_learns_the_teacher_and_reports_progress(task):
     steps = []
     pool = _taught(task)
-    students = distill.train(task, pool, folds=np.zeros(0, np.int64), progress=steps.append)
+    students = distill.train(task, pool, folds=np.zeros(0, np.int64), progress=steps.append).students
     assert len(students) == 1
     assert not students[0].training
     x = pool.views[:300].numpy().astype(np.uint8)
@@ -114,7 +83,9 @@ def test_student_learns_the_teacher_and_reports_progress(task):
 def test_training_repeats_with_its_seed(task):
     short = task.model_copy(update={"training": task.training.model_copy(update={"steps": 5})})
     pool, folds = _taught(short), np.zeros(0, np.int64)
-    first, second = (distill.train(short, pool, folds=folds, progress=silent)[-1].state_dict() for _ in range(2))
+    first, second = (
+        distill.train(short, pool, folds=folds, progress=silent).students[-1].state_dict() for _ in range(2)
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -135,9 +106,9 @@ def test_student_with_batch_statistics_trains_one_after_another(task):
     entry = "cloud_service.tasks.networks:TinyMlp"
     assert task.student == entry
     students = [WithBatchNorm(task) for _ in range(2)]
-    group = distill._Group(students)
+    group = Group(students)
     x = torch.randint(0, 17, (2, 16, 8, 8), generator=torch.Generator().manual_seed(0)).float()
-    group.forward(x).sum().backward()
+    group.forward(x)[0].sum().backward()
     group.release()
     assert all(student.norm.running_mean.abs().sum() > 0 for student in students)
     assert len(group.parameters) == 8
@@ -148,7 +119,7 @@ def test_students_batched_together_equal_students_run_alone(task):
 
     students = [TinyMlp(task) for _ in range(3)]
     x = torch.randint(0, 17, (3, 6, 8, 8), generator=torch.Generator().manual_seed(0)).float()
-    together = distill._Group(students).forward(x)
+    together = Group(students).forward(x)[0]
     alone = torch.stack([student(x[i])[0] for i, student in enumerate(students)])
     assert torch.allclose(together, alone, atol=1e-5)
 

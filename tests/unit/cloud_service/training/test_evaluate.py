@@ -74,3 +74,17 @@ def test_model_that_does_not_load_says_so():
 def test_model_that_does_not_take_the_samples_says_so(task):
     with pytest.raises(ModelError, match=r"does not run on samples of shape \[2, 3, 3\]"):
         evaluate.open_runner(task.teacher[0].files[0])(np.zeros((2, 3, 3), np.uint8))
+
+
+def test_per_class_holds_both_models_and_those_without_a_sample():
+    old = LOGITS[:, ::-1].copy()
+    first, second, third = evaluate.per_class(LOGITS, old, ANSWERS, labels=("a", "b", "c"))
+    assert (first.label, first.samples, first.candidate, first.incumbent) == ("a", 1, 1.0, 0.0)
+    assert (second.samples, second.candidate, second.incumbent) == (3, pytest.approx(2 / 3), pytest.approx(1 / 3))
+    assert second.error == pytest.approx(evaluate.paired_error(LOGITS[1:], old[1:], ANSWERS[1:]))
+    assert (third.samples, third.candidate, third.incumbent) == (0, 0.0, None)
+
+
+def test_per_class_of_the_first_model_compares_with_nothing():
+    first, _ = evaluate.per_class(LOGITS, None, ANSWERS, labels=("a", "b"))
+    assert (first.incumbent, first.error) == (None, 0.0)
