@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from cloud_service import cli_estimates, cli_labels, cli_remote, cli_teachers
+from cloud_service import cli_estimates, cli_labels, cli_remote, cli_teachers, cli_token
 from cloud_service.simulate.cli import simulate
 from shared import __version__
 from shared.errors import EdgeloopError, SettingsError
@@ -30,11 +30,23 @@ app = typer.Typer(
 app.add_typer(cli_remote.model_app, name="model")
 app.add_typer(cli_remote.jobs_app, name="jobs")
 app.add_typer(cli_labels.samples_app, name="samples")
+app.add_typer(cli_token.token_app, name="token")
 app.command()(cli_remote.devices)
 app.command()(simulate)
 app.command()(cli_estimates.estimates)
 app.command()(cli_estimates.incidents)
 app.command()(cli_teachers.teachers)
+
+
+@app.callback()
+def every_command(
+    token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="EDGELOOP_TOKEN_FILE", help="Begins with a service's token; or set EDGELOOP_TOKEN."),
+    ] = None,
+) -> None:
+    """Take what holds for every command."""
+    cli_remote.TOKEN_FILE.set(token_file)
 
 
 class LogLevel(StrEnum):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,17 +21,37 @@ model_app = typer.Typer(no_args_is_help=True, help="Push models to devices, and 
 jobs_app = typer.Typer(no_args_is_help=True, help="Train new students.")
 
 LOCAL = "http://127.0.0.1:8080"
+# Of the command that runs, if it was given.
+TOKEN_FILE: ContextVar[Path | None] = ContextVar("token_file", default=None)
 # How often `--wait` looks.
 _POLL_S = 0.3
+# Devices fetched at once.
+_PAGE = 1_000
 
 Url = Annotated[str, typer.Option(envvar="EDGELOOP_URL", help="Address of the running service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Task = Annotated[str | None, typer.Option(help="Only this task.")]
 
 
+def connected(url: str) -> Client:
+    """A client of the service at this address, with the token of EDGELOOP_TOKEN or --token-file.
+
+    Raises:
+        SettingsError: the file has no token.
+    """
+    from cloud_service.client import Client
+
+    file = TOKEN_FILE.get()
+    return Client(url, token=os.environ.get("EDGELOOP_TOKEN") or None if file is None else _first_token(file))
+
+
 def devices(url: Url = LOCAL, as_json: AsJson = False) -> None:
     """List the devices, what they run and how they do."""
-    found = _client(url).get("/api/v1/devices")
+    client = connected(url)
+    found = client.get("/api/v1/devices", {"limit": _PAGE})
+    while found["next"]:
+        page = client.get("/api/v1/devices", {"limit": _PAGE, "cursor": found["next"]})
+        found = {"items": found["items"] + page["items"], "next": page["next"]}
     rows = [
         (
             device["name"],
@@ -61,7 +83,7 @@ def push_model(
         raise SettingsError(
             "an ONNX file needs --description FILE.json: task, input {shape, dtype}; the rest is optional"
         )
-    client = _client(url)
+    client = connected(url)
     model = client.upload_bundle(file) if description is None else client.upload_model(file, description)
     task, version = model["task"], model["version"]
     if not as_json:
@@ -88,7 +110,7 @@ def deploy_model(
     """Send a model that is in the registry to devices: an earlier one, too."""
     if everywhere == bool(device):
         raise SettingsError("name devices, or say --all, one of both")
-    result = _deployed(_client(url), task, version, devices=device or [], timeout_s=timeout_s if wait else None)
+    result = _deployed(connected(url), task, version, devices=device or [], timeout_s=timeout_s if wait else None)
     _show_deployments({"deployments": result}, as_json=as_json)
     _all_activated(result, waited=wait)
 
@@ -96,7 +118,7 @@ def deploy_model(
 @model_app.command("list")
 def list_models(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) -> None:
     """List the models in the registry."""
-    found = _client(url).get("/api/v1/models", _only(task))
+    found = connected(url).get("/api/v1/models", _only(task))
     rows = [
         (
             m["task"],
@@ -121,7 +143,7 @@ def run_job(
     as_json: AsJson = False,
 ) -> None:
     """Queue a training job."""
-    client = _client(url)
+    client = connected(url)
     job = client.post("/api/v1/jobs", {"task": task, "seed": seed})
     while wait and job["state"] in ("queued", "running"):
         time.sleep(_POLL_S)
@@ -134,7 +156,7 @@ def run_job(
 @jobs_app.command("list")
 def list_jobs(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) -> None:
     """List training jobs."""
-    found = _client(url).get("/api/v1/jobs", _only(task))
+    found = connected(url).get("/api/v1/jobs", _only(task))
     rows = [
         (j["id"], j["task"], j["state"], str(j["samples"]), j["version"] or "", j["created_at"]) for j in found["items"]
     ]
@@ -146,7 +168,7 @@ def show_job(
     job: Annotated[str, typer.Argument(help="The job's id.")], url: Url = LOCAL, as_json: AsJson = False
 ) -> None:
     """Show a training job and how far it is."""
-    _show_job(_client(url).get(f"/api/v1/jobs/{job}"), as_json=as_json)
+    _show_job(connected(url).get(f"/api/v1/jobs/{job}"), as_json=as_json)
 
 
 @jobs_app.command("cancel")
@@ -154,13 +176,17 @@ def cancel_job(
     job: Annotated[str, typer.Argument(help="The job's id.")], url: Url = LOCAL, as_json: AsJson = False
 ) -> None:
     """End a training job."""
-    _show_job(_client(url).delete(f"/api/v1/jobs/{job}"), as_json=as_json)
+    _show_job(connected(url).delete(f"/api/v1/jobs/{job}"), as_json=as_json)
 
 
-def _client(url: str) -> Client:
-    from cloud_service.client import Client
-
-    return Client(url)
+def _first_token(file: Path) -> str:
+    try:
+        words = file.read_text(encoding="utf-8").split(maxsplit=1)
+    except (OSError, UnicodeDecodeError) as err:
+        raise SettingsError(f"--token-file: cannot read {file}: {err}") from err
+    if not words:
+        raise SettingsError(f"--token-file: {file} is empty: it begins with the token")
+    return words[0]
 
 
 def _only(task: str | None) -> dict[str, object]:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
+from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
@@ -46,6 +47,7 @@ from cloud_service.teacher.worker import Teacher
 from cloud_service.training.job_table import JobTable
 from cloud_service.training.jobs import JobParts, Jobs
 from shared import __version__, mqtt
+from shared.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +60,7 @@ async def serve(settings: CloudSettings) -> None:
     Raises:
         EdgeloopError: something it needs at the start is missing or broken; a missing broker is not among that.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _make_folder(settings.data_dir)
     stop = _stop_signal()
     terms = {name: task.terms for name, task in settings.tasks.items()}
     teachers = await _unless_stopped(_load_teachers(settings), stop)
@@ -85,7 +87,18 @@ async def serve(settings: CloudSettings) -> None:
         leader = Leader(database, settings.database_url)
         health = _health(settings, ingest, downlink, teachers)
         estimator = _estimator(settings, database, fleet)
-        domain = Domain(settings.http, settings.tasks, health, fleet, registry, rollouts, samples, jobs, estimator)
+        domain = Domain(
+            settings.http,
+            settings.tasks,
+            health,
+            fleet,
+            registry,
+            rollouts,
+            samples,
+            jobs,
+            estimator,
+            ingest.latencies,
+        )
 
         async with serve_http(domain) as address, asyncio.TaskGroup() as group:
             parts = {f"teacher-{name}": teacher.run() for name, teacher in teachers.items()}
@@ -109,6 +122,16 @@ async def serve(settings: CloudSettings) -> None:
                 task.cancel()
         await fleet.flush()
     log.info("stopped")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise SettingsError(
+            f"cannot make the folder {folder}: {err.strerror}; let the service's user write there, or set data_dir to "
+            "a folder where it may"
+        ) from err
 
 
 def _stop_signal() -> asyncio.Event:
