@@ -25,6 +25,7 @@ def test_file_may_have_names_notes_and_empty_lines(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [(None, "cannot read"), ("# none\n", "edgeloop token new"), (f"{TOKEN}\nanna {OTHER}\n", "line 2"), ("\xff", "")],
+    ids=["no file", "no token", "a token where a name belongs", "not text"],
 )
 def test_file_that_lets_nobody_or_anybody_in_is_refused(tmp_path, content, words):
     if content is not None:
