@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -13,6 +15,7 @@ T = TypeVar("T")
 
 # Milliseconds that a connection waits for another writer.
 _BUSY_MS = 10_000
+_AGAIN_S = 0.01
 
 
 class Threaded:
@@ -53,9 +56,24 @@ def prepare(engine: Engine) -> None:
 
 def _set_pragmas(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_MS}", "foreign_keys=ON"):
+    for pragma in (f"busy_timeout={_BUSY_MS}", "synchronous=FULL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
+    _write_ahead(cursor)
     cursor.close()
+
+
+def _write_ahead(cursor: Any) -> None:
+    """Whoever opens a new file makes it one with a log; where two do so at once, SQLite lets neither wait."""
+    for _ in range(round(_BUSY_MS / 1e3 / _AGAIN_S)):
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as err:
+            if "locked" not in str(err):
+                raise
+            time.sleep(_AGAIN_S)  # both drivers: it is over within a millisecond, and happens once in a file's life
+        else:
+            return
+    raise sqlite3.OperationalError("database is locked")
 
 
 def _begin(connection: Connection) -> None:
