@@ -15,6 +15,7 @@ from uuid import UUID
 
 from cloud_service.downlink import Downlink, Receipts
 from cloud_service.errors import Expired, StoreError, TeacherError
+from cloud_service.latencies import Latencies
 from cloud_service.notices import Outage, Recurring
 from cloud_service.storage.samples import SampleStore
 from cloud_service.storage.values import Answer
@@ -102,6 +103,7 @@ class Answering:
         receipts: Receipts,
         faults: Recurring,
         counts: Counts,
+        latencies: Latencies,
         limit: int,
         batch: int,
         freed: asyncio.Event,
@@ -114,6 +116,7 @@ class Answering:
         self._receipts = receipts
         self._faults = faults
         self._counts = counts
+        self._latencies = latencies
         self._batch = batch
         self._clock = clock
         self._limit = limit
@@ -141,7 +144,7 @@ class Answering:
             work.release()
             return
         self._under_way[work.sample_id] = work
-        asking = asyncio.create_task(self._ask(work))
+        asking = asyncio.create_task(self._ask(work), name=f"answer-{work.task}")
         self._asking.add(asking)
         asking.add_done_callback(self._asking.discard)
 
@@ -157,15 +160,16 @@ class Answering:
 
     async def publish(self, work: Work, answer: Answer) -> None:
         """Send a verdict down; one that does not get through is asked for again by the device."""
-        latency_ms = max(0.0, (self._clock() - work.arrived) * 1e3)
+        latency_s = max(0.0, self._clock() - work.arrived)
         top_k = self._top_k.get(work.task, 0)
-        verdict = verdict_of(work.sample_id, work.task, answer, top_k=top_k, latency_ms=latency_ms)
+        verdict = verdict_of(work.sample_id, work.task, answer, top_k=top_k, latency_ms=latency_s * 1e3)
         try:
             await self._downlink.tell(work.device, Channel.VERDICT, verdict)
         except ConnectionLost as err:
             log.debug("verdict for %s not sent, the device asks again: %s", work.device, err)
         else:
             self._counts.verdicts += 1
+            self._latencies.note_answered(work.task, latency_s)
 
     def receipt_slow(self, arrived_before: float) -> None:
         """Receipt stored samples that arrived by then and have no verdict yet."""
@@ -175,20 +179,27 @@ class Answering:
                 work.receipted = True
 
     async def _ask(self, work: Work) -> None:
+        answer = None
         try:
-            answer = await self._said(work)
+            answer = await self._said_or_given_up(work)
+        # A defect must not leave its sample under way for ever, nor the service ignorant of it: the log gets it whole.
+        except Exception:
+            log.exception("sample %s of %s is not answered: a defect", work.sample_id, work.device)
+        # One that is cancelled does not end here: whoever has it unacknowledged keeps it.
+        if answer is None:
+            self._end(work)
+        else:
+            self._answers.put_nowait((work, answer))  # under way is bounded, so this queue is
+
+    async def _said_or_given_up(self, work: Work) -> Answer | None:
+        try:
+            return await self._said(work)
         except Expired as err:
             self._counts.expired += 1
             self._receipts.refuse(work.device, Refusal(message_id=work.sample_id, reason=str(err)))
         except TeacherError as err:
             await self._failed(work, err)
-        # A defect must not leave its sample under way for ever, nor the service ignorant of it: the log gets it whole.
-        except Exception:
-            log.exception("sample %s of %s is not answered: a defect", work.sample_id, work.device)
-        else:
-            self._answers.put_nowait((work, answer))  # under way is bounded, so this queue is
-            return
-        self._end(work)
+        return None
 
     async def _said(self, work: Work) -> Answer:
         teacher = self._teachers[work.task]
@@ -227,8 +238,10 @@ class Answering:
             if stored:
                 self._outage.end()
         for work, answer in done:
-            await self.publish(work, answer)
-            self._end(work)
+            try:
+                await self.publish(work, answer)
+            finally:
+                self._end(work)
 
     def _end(self, work: Work) -> None:
         del self._under_way[work.sample_id]

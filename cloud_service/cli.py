@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from cloud_service import cli_distill, cli_estimates, cli_labels, cli_remote, cli_tasks, cli_teachers
+from cloud_service import cli_distill, cli_estimates, cli_labels, cli_remote, cli_tasks, cli_teachers, cli_token
 from cloud_service.simulate.cli import simulate
 from shared import __version__
 from shared.errors import EdgeloopError, SettingsError
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.add_typer(cli_remote.model_app, name="model")
 app.add_typer(cli_distill.distill_app, name="distill")
 app.add_typer(cli_labels.samples_app, name="samples")
+app.add_typer(cli_token.token_app, name="token")
 app.command()(cli_remote.devices)
 app.command()(simulate)
 app.command()(cli_estimates.estimates)
@@ -37,6 +38,17 @@ app.command()(cli_estimates.incidents)
 app.command()(cli_teachers.teachers)
 app.add_typer(cli_tasks.task_app, name="task")
 app.command()(cli_tasks.networks)
+
+
+@app.callback()
+def every_command(
+    token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="EDGELOOP_TOKEN_FILE", help="Begins with a service's token; or set EDGELOOP_TOKEN."),
+    ] = None,
+) -> None:
+    """Take what holds for every command."""
+    cli_remote.TOKEN_FILE.set(token_file)
 
 
 class LogLevel(StrEnum):

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cloud_service.cli_remote import LOCAL, AsJson, Task, Url
+from cloud_service.cli_remote import LOCAL, AsJson, Task, Url, connected
 from cloud_service.cli_report import read_report, show_report
 from cloud_service.cli_tables import show
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
-    from cloud_service.client import Client
     from cloud_service.training.progress import Step
 
 distill_app = typer.Typer(no_args_is_help=True, help="Train new students, and see what came of it.")
@@ -49,7 +48,7 @@ def run_job(
         return
     if task is None or samples is not None or incumbent is not None or out is not None:
         raise SettingsError("name a task; --samples, --incumbent and --out go with --local FILE")
-    client = _client(url)
+    client = connected(url)
     job = client.post("/api/v1/jobs", {"task": task, "seed": seed})
     while wait and job["state"] in _WAITING:
         time.sleep(_POLL_S)
@@ -62,7 +61,7 @@ def run_job(
 @distill_app.command("list")
 def list_jobs(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) -> None:
     """List training jobs, and how the triggers stand."""
-    client, asked = _client(url), {"task": task}
+    client, asked = connected(url), {"task": task}
     found = client.get("/api/v1/jobs", asked)
     # As much as 80 columns hold; `show` has the rest.
     rows = [
@@ -79,7 +78,7 @@ def list_jobs(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) -> N
 @distill_app.command("show")
 def show_job(job: JobId, url: Url = LOCAL, as_json: AsJson = False) -> None:
     """Show a training job: why it was started, how far it is, what its gate said."""
-    _show_job(_client(url).get(f"/api/v1/jobs/{job}"), as_json=as_json)
+    _show_job(connected(url).get(f"/api/v1/jobs/{job}"), as_json=as_json)
 
 
 @distill_app.command("report")
@@ -103,7 +102,7 @@ def show_log(
     url: Url = LOCAL,
 ) -> None:
     """Print a training job's log."""
-    client = _client(url)
+    client = connected(url)
     part = client.get(f"/api/v1/jobs/{job}/logs", {"tail": tail})
     typer.echo(part["text"], nl=False)
     while follow and not part["ended"]:
@@ -114,13 +113,7 @@ def show_log(
 @distill_app.command("cancel")
 def cancel_job(job: JobId, url: Url = LOCAL, as_json: AsJson = False) -> None:
     """End a training job."""
-    _show_job(_client(url).delete(f"/api/v1/jobs/{job}"), as_json=as_json)
-
-
-def _client(url: str) -> Client:
-    from cloud_service.client import Client
-
-    return Client(url)
+    _show_job(connected(url).delete(f"/api/v1/jobs/{job}"), as_json=as_json)
 
 
 def _run_here(

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cloud_service.cli_remote import LOCAL, AsJson, Task, Url
+from cloud_service.cli_remote import LOCAL, AsJson, Task, Url, connected
 from cloud_service.cli_tables import show
 
 Device = Annotated[str | None, typer.Option(help="Only this device.")]
@@ -15,9 +15,7 @@ Device = Annotated[str | None, typer.Option(help="Only this device.")]
 
 def estimates(url: Url = LOCAL, task: Task = None, device: Device = None, as_json: AsJson = False) -> None:
     """Show how often the answers are the teacher's, and right: fleet and devices, with 95 % intervals."""
-    from cloud_service.client import Client
-
-    found = Client(url).get("/api/v1/estimates", {"task": task, "device": device})
+    found = connected(url).get("/api/v1/estimates", {"task": task, "device": device})
     rows = [_row(estimate) for estimate in found["items"]]
     header = ("device", "task", "final answers", "own answers", "audits", "edge right", "teacher right", "warnings")
     show(found, header, rows, as_json=as_json)
@@ -33,10 +31,8 @@ def incidents(
     as_json: AsJson = False,
 ) -> None:
     """List what somebody should look at: devices that see something else than before."""
-    from cloud_service.client import Client
-
     asked = {"task": task, "device": device, "open": None if everything else "true"}
-    found = Client(url).get("/api/v1/incidents", asked)
+    found = connected(url).get("/api/v1/incidents", asked)
     rows = [
         (str(incident["id"]), incident["opened_at"], incident["closed_at"] or "", incident["sentence"])
         for incident in found["items"]

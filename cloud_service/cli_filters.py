@@ -94,7 +94,7 @@ def moment(text: str, now: datetime) -> datetime:
 
 def command(words: str, query: Mapping[str, object], *, url: str) -> str:
     """The command line that asks this."""
-    parts = ["edgeloop", *words.split()]
+    parts = ["edgeloop", *shlex.split(words)]
     for name, value in query.items():
         if isinstance(value, bool):
             parts.append(_FLAGS[value])

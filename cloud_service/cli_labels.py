@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import shlex
 import sys
 from collections.abc import Mapping
 from enum import StrEnum
@@ -27,13 +28,14 @@ from cloud_service.cli_filters import (
     Teacher,
     Until,
 )
-from cloud_service.cli_remote import LOCAL, AsJson, Task, Url
+from cloud_service.cli_remote import LOCAL, AsJson, Task, Url, connected
 from cloud_service.cli_samples import PATH, samples_app
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
-    from cloud_service.client import Client
+    from http.client import HTTPMessage
 
+    from cloud_service.client import Client
 
 # The whole group: what looks comes from cli_samples, what goes out and back is added here.
 __all__ = ["samples_app"]
@@ -68,11 +70,10 @@ def export_samples(
     min_hardness: MinHardness = None,
     max_hardness: MaxHardness = None,
     limit: Annotated[int | None, typer.Option(min=1, help="The newest so many.")] = None,
+    after: Annotated[str | None, typer.Option(help="Go on after this file; it said how.")] = None,
     url: Url = LOCAL,
 ) -> None:
     """Write samples into a file: for Label Studio, for numpy (npz), or a line of JSON each (no tensors)."""
-    from cloud_service.client import Client
-
     chosen = format_ or _BY_SUFFIX.get(file.suffix)
     if chosen is None:
         raise SettingsError(f"cannot tell the format of {file} from its name: add --format")
@@ -90,17 +91,19 @@ def export_samples(
         min_hardness=min_hardness,
         max_hardness=max_hardness,
     )
-    client = Client(url)
+    client = connected(url)
     if config is not None:
         client.save(f"{PATH}/label-config", config, query={"task": task})
         typer.echo(f"labelling config: {config}", err=True)
-    query = {**asked, "format": chosen.value, "limit": limit}
+    query = {**asked, "format": chosen.value, "limit": limit, "cursor": after}
     if str(file) == "-":
         for part in client.stream(f"{PATH}/export", query):
             sys.stdout.buffer.write(part)
         return
-    client.save(f"{PATH}/export", file, query=query)
+    headers = client.save(f"{PATH}/export", file, query=query)
     typer.echo(f"{_count(file, chosen)} in {file} ({file.stat().st_size:,} bytes)", err=True)
+    if "Edgeloop-Next" in headers:
+        _say_rest(headers, file, {**asked, "format": format_, "limit": limit}, url=url)
 
 
 @samples_app.command("label")
@@ -116,11 +119,9 @@ def label_samples(
     as_json: AsJson = False,
 ) -> None:
     """Say what a sample is, or many from a file; people win over the teacher."""
-    from cloud_service.client import Client
-
     if (source is None) == (sample is None) or (sample is None) != (label is None):
         raise SettingsError("give a sample's id and its label, or --from FILE, one of both")
-    client, who = Client(url), by or _me()
+    client, who = connected(url), by or _me()
     if source is None:
         body = {"labels": [{"id": sample, "label": label}], "by": who, "skip": skip}
         result = client.post(f"{PATH}/labels", body)
@@ -154,8 +155,6 @@ def purge(
     as_json: AsJson = False,
 ) -> None:
     """Delete samples for good; with --device alone, also what it sends again of before."""
-    from cloud_service.client import Client
-
     asked = cli_filters.scope(
         task=task,
         device=device,
@@ -177,7 +176,7 @@ def purge(
     whole = given == ["device"]
     if whole:
         path, query = f"/api/v1/devices/{quote(str(device), safe='')}/data", {}
-    client = Client(url)
+    client = connected(url)
     found = client.delete(path, {**query, "dry_run": True})
     if not found["samples"]:
         typer.echo(json.dumps(found, indent=2) if as_json else "no sample matches: nothing is deleted")
@@ -191,6 +190,18 @@ def purge(
     typer.echo(
         f"deleted {result['samples']:,} samples, {result['bytes']:,} bytes of tensors in {result['blobs']:,} files"
     )
+
+
+def _say_rest(headers: HTTPMessage, file: Path, asked: Mapping[str, object], *, url: str) -> None:
+    """What a file did not take, and the command that fetches it into a file beside it; `asked` as it was typed."""
+    typer.echo(f"not all: {int(headers['Edgeloop-Matching']):,} samples match, and one file holds no more", err=True)
+    limit = asked["limit"]
+    left = None if limit is None else int(str(limit)) - int(headers["Edgeloop-Samples"])
+    stem, _, number = file.stem.rpartition("-")
+    following = file.with_stem(f"{stem}-{int(number) + 1}" if stem and number.isdigit() else f"{file.stem}-2")
+    query = {**asked, "limit": left, "after": headers["Edgeloop-Next"]}
+    words = f"samples export {shlex.quote(str(following))}"
+    typer.echo(f"more: {cli_filters.command(words, query, url=url)}", err=True)
 
 
 def _confirm(found: Mapping[str, Any], what: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,17 +20,37 @@ if TYPE_CHECKING:
 model_app = typer.Typer(no_args_is_help=True, help="Push models to devices, and list them.")
 
 LOCAL = "http://127.0.0.1:8080"
+# Of the command that runs, if it was given.
+TOKEN_FILE: ContextVar[Path | None] = ContextVar("token_file", default=None)
 # How often `--wait` looks.
 _POLL_S = 0.3
+# Devices fetched at once.
+_PAGE = 1_000
 
 Url = Annotated[str, typer.Option(envvar="EDGELOOP_URL", help="Address of the running service.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Task = Annotated[str | None, typer.Option(help="Only this task.")]
 
 
+def connected(url: str) -> Client:
+    """A client of the service at this address, with the token of EDGELOOP_TOKEN or --token-file.
+
+    Raises:
+        SettingsError: the file has no token.
+    """
+    from cloud_service.client import Client
+
+    file = TOKEN_FILE.get()
+    return Client(url, token=os.environ.get("EDGELOOP_TOKEN") or None if file is None else _first_token(file))
+
+
 def devices(url: Url = LOCAL, as_json: AsJson = False) -> None:
     """List the devices, what they run and how they do."""
-    found = _client(url).get("/api/v1/devices")
+    client = connected(url)
+    found = client.get("/api/v1/devices", {"limit": _PAGE})
+    while found["next"]:
+        page = client.get("/api/v1/devices", {"limit": _PAGE, "cursor": found["next"]})
+        found = {"items": found["items"] + page["items"], "next": page["next"]}
     rows = [
         (
             device["name"],
@@ -60,7 +82,7 @@ def push_model(
         raise SettingsError(
             "an ONNX file needs --description FILE.json: task, input {shape, dtype}; the rest is optional"
         )
-    client = _client(url)
+    client = connected(url)
     model = client.upload_bundle(file) if description is None else client.upload_model(file, description)
     task, version = model["task"], model["version"]
     if not as_json:
@@ -87,7 +109,7 @@ def deploy_model(
     """Send a model that is in the registry to devices: an earlier one, too."""
     if everywhere == bool(device):
         raise SettingsError("name devices, or say --all, one of both")
-    result = _deployed(_client(url), task, version, devices=device or [], timeout_s=timeout_s if wait else None)
+    result = _deployed(connected(url), task, version, devices=device or [], timeout_s=timeout_s if wait else None)
     _show_deployments({"deployments": result}, as_json=as_json)
     _all_activated(result, waited=wait)
 
@@ -95,7 +117,7 @@ def deploy_model(
 @model_app.command("list")
 def list_models(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) -> None:
     """List the models in the registry."""
-    found = _client(url).get("/api/v1/models", _only(task))
+    found = connected(url).get("/api/v1/models", _only(task))
     rows = [
         (
             m["task"],
@@ -111,10 +133,14 @@ def list_models(url: Url = LOCAL, task: Task = None, as_json: AsJson = False) ->
     show(found, ("task", "version", "parent", "bytes", "origin", "gate", "created"), rows, as_json=as_json)
 
 
-def _client(url: str) -> Client:
-    from cloud_service.client import Client
-
-    return Client(url)
+def _first_token(file: Path) -> str:
+    try:
+        words = file.read_text(encoding="utf-8").split(maxsplit=1)
+    except (OSError, UnicodeDecodeError) as err:
+        raise SettingsError(f"--token-file: cannot read {file}: {err}") from err
+    if not words:
+        raise SettingsError(f"--token-file: {file} is empty: it begins with the token")
+    return words[0]
 
 
 def _only(task: str | None) -> dict[str, object]:

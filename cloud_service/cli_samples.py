@@ -25,7 +25,7 @@ from cloud_service.cli_filters import (
     Teacher,
     Until,
 )
-from cloud_service.cli_remote import LOCAL, AsJson, Task, Url
+from cloud_service.cli_remote import LOCAL, AsJson, Task, Url, connected
 from cloud_service.cli_tables import show, width
 from shared.errors import SettingsError
 
@@ -65,8 +65,6 @@ def list_samples(
     as_json: AsJson = False,
 ) -> None:
     """List samples, newest first."""
-    from cloud_service.client import Client
-
     asked = cli_filters.scope(
         task=task,
         device=device,
@@ -81,7 +79,7 @@ def list_samples(
         min_hardness=min_hardness,
         max_hardness=max_hardness,
     )
-    page = Client(url).get(PATH, {**asked, "limit": limit, "cursor": after})
+    page = connected(url).get(PATH, {**asked, "limit": limit, "cursor": after})
     header, rows = _listing(page["items"])
     if not rows and not as_json:
         typer.echo("no sample matches", err=True)
@@ -102,11 +100,9 @@ def show_sample(
     as_json: AsJson = False,
 ) -> None:
     """Show everything that is known of a sample, and a picture where it is one."""
-    from cloud_service.client import Client
-
     if save is not None and save.suffix not in _SAVED_AS:
         raise SettingsError(f"cannot tell what to write into {save}: name it FILE.npy or FILE.png")
-    client = Client(url)
+    client = connected(url)
     path = f"{PATH}/{quote(sample, safe='')}"
     found = client.get(path)
     if save is not None:
@@ -141,8 +137,6 @@ def summarise(
     as_json: AsJson = False,
 ) -> None:
     """Count samples by task, device and reason."""
-    from cloud_service.client import Client
-
     asked = cli_filters.scope(
         task=task,
         device=device,
@@ -157,7 +151,7 @@ def summarise(
         min_hardness=min_hardness,
         max_hardness=max_hardness,
     )
-    found = Client(url).get(f"{PATH}/summary", asked)
+    found = connected(url).get(f"{PATH}/summary", asked)
     counts: dict[tuple[str, str, str], list[int]] = {}
     for group in found["groups"]:
         total = counts.setdefault((group["task"], group["device"], group["reason"]), [0, 0, 0])
@@ -175,10 +169,8 @@ def histogram(
     task: Task = None, device: Device = None, since: Since = None, url: Url = LOCAL, as_json: AsJson = False
 ) -> None:
     """Show how samples spread over labels and hardness."""
-    from cloud_service.client import Client
-
     at = None if since is None else cli_filters.moment(since, datetime.now().astimezone()).isoformat()
-    found = Client(url).get(f"{PATH}/histograms", {"task": task, "device": device, "since": at})
+    found = connected(url).get(f"{PATH}/histograms", {"task": task, "device": device, "since": at})
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return

@@ -11,17 +11,27 @@ import secrets
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from http.client import HTTPMessage, HTTPResponse
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import quote, urlencode
 
-from cloud_service.errors import Conflict, NotFound, RequestInvalid
+from cloud_service.cli_words import as_command
+from cloud_service.errors import Conflict, NotFound, RequestInvalid, StoreError, Unauthorized
 from shared import atomic
-from shared.errors import EdgeloopError
+from shared.errors import EdgeloopError, StorageFull
 
 _TIMEOUT_S = 120.0
 _CHUNK = 1 << 18
-_BY_STATUS: Mapping[int, type[EdgeloopError]] = {404: NotFound, 409: Conflict, 413: RequestInvalid, 422: RequestInvalid}
+_BY_STATUS: Mapping[int, type[EdgeloopError]] = {
+    401: Unauthorized,
+    404: NotFound,
+    409: Conflict,
+    413: RequestInvalid,
+    422: RequestInvalid,
+    503: StoreError,
+    507: StorageFull,
+}
 
 
 class ServiceUnreachable(EdgeloopError):
@@ -32,14 +42,15 @@ class ServiceUnreachable(EdgeloopError):
 
 
 class Client:
-    """Calls the management API at `url`.
+    """Calls the management API at `url`, with a token where it wants one.
 
     Every method raises `ServiceUnreachable` when nothing answers there, and `EdgeloopError` with the API's own detail
-    and remedy when it refuses.
+    when it refuses.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, token: str | None = None) -> None:
         self.url = url.rstrip("/")
+        self._token = token
 
     def health(self) -> dict[str, Any] | None:
         """What /healthz says; None when nothing answers (yet)."""
@@ -70,13 +81,7 @@ class Client:
     def stream(self, path: str, query: Mapping[str, object] | None = None, *, accept: str = "*/*") -> Iterator[bytes]:
         """What a path gives, in parts."""
         with self._open("GET", _with(path, query), headers={"Accept": accept}) as answer:
-            try:
-                while part := answer.read(_CHUNK):
-                    yield part
-            except (http.client.HTTPException, OSError) as err:
-                raise ServiceUnreachable(
-                    f"{self.url} broke off in the middle ({type(err).__name__}): its log says why; try again"
-                ) from err
+            yield from self._parts(answer)
 
     def upload_bundle(self, file: Path) -> dict[str, Any]:
         """Put a bundle file into the registry."""
@@ -86,22 +91,37 @@ class Client:
         """Put an ONNX classifier with its description into the registry."""
         return self._upload({"model": file, "description": description})
 
-    def save(self, path: str, target: Path, *, query: Mapping[str, object] | None = None, accept: str = "*/*") -> None:
-        """Write what a path gives into a file, whole or not at all.
+    def save(
+        self, path: str, target: Path, *, query: Mapping[str, object] | None = None, accept: str = "*/*"
+    ) -> HTTPMessage:
+        """Write what a path gives into a file, whole or not at all; returns the answer's headers.
 
         Raises:
             RequestInvalid: the file cannot be written.
             StorageFull: the disk took no more.
         """
         try:
-            with atomic.replacing(target) as file:
-                file.writelines(self.stream(path, query, accept=accept))
+            with (
+                atomic.replacing(target) as file,
+                self._open("GET", _with(path, query), headers={"Accept": accept}) as answer,
+            ):
+                file.writelines(self._parts(answer))
+                return answer.headers
         except OSError as err:
             raise RequestInvalid(f"cannot write {target}: {err.strerror}") from err
 
     def download_bundle(self, task: str, version: str, target: Path) -> None:
         """Fetch a bundle file; raises like `save`."""
         self.save(f"/api/v1/models/{quote(task)}/{quote(version)}/bundle", target)
+
+    def _parts(self, answer: HTTPResponse) -> Iterator[bytes]:
+        try:
+            while part := answer.read(_CHUNK):
+                yield part
+        except (http.client.HTTPException, OSError) as err:
+            raise ServiceUnreachable(
+                f"{self.url} broke off in the middle ({type(err).__name__}): its log says why; try again"
+            ) from err
 
     def _upload(self, files: Mapping[str, Path]) -> dict[str, Any]:
         boundary = secrets.token_hex(16)
@@ -143,10 +163,13 @@ class Client:
         *,
         data: bytes | Iterator[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> IO[bytes]:
+    ) -> HTTPResponse:
         try:
             request = urllib.request.Request(self.url + path, data, dict(headers or {}), method=method)  # noqa: S310  # the user's own address
-            answer: IO[bytes] = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
+            if self._token is not None:
+                # Not to whatever else an answer refers to.
+                request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+            answer: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
         except urllib.error.HTTPError as err:
             with err:
                 raise _refusal(err.code, err.read()) from None
@@ -183,7 +206,7 @@ def _multipart(files: Mapping[str, Path], heads: Mapping[str, bytes], tail: byte
 def _refusal(status: int, content: bytes) -> EdgeloopError:
     try:
         problem = json.loads(content)
-        words = f"{problem['detail']} ({problem['remedy']})"
-    except (ValueError, KeyError, TypeError):
+        words = as_command(status, problem["detail"])
+    except (ValueError, KeyError, TypeError, AttributeError):
         words = f"the address answers with status {status}, but not as an edgeloop service does"
     return _BY_STATUS.get(status, EdgeloopError)(words)

@@ -42,6 +42,7 @@ class Control:
         self._notes: asyncio.Queue[Note] = asyncio.Queue()
         self._busy = False
         self._outage = Outage(log, "reports are stored again")
+        self._unsettled = Outage(log, "devices' states settle deployments again", level=logging.WARNING)
 
     @property
     def idle(self) -> bool:
@@ -86,7 +87,9 @@ class Control:
         try:
             await self._rollouts.observe(device, state)
         except (StorageFull, StoreError) as err:
-            log.warning("device %s: whether its state settles a deployment is not known: %s", device, err)
+            self._unsettled.begin(f"whether devices' states settle deployments is not known, {device}'s first: {err}")
+        else:
+            self._unsettled.end()
 
     async def _settle(self, device: str, report: Report) -> None:
         self._fleet.saw(device)

@@ -2,6 +2,7 @@
 
 EdgeloopError
 ├── NotFound           no such device, model, sample or job
+├── Unauthorized       the service wants a token, or another one
 ├── Conflict           the request contradicts what is stored
 ├── RequestInvalid     a request's body or query is wrong
 │   └── BodyTooLarge   a request's body is over the limit
@@ -19,6 +20,11 @@ from shared.errors import EdgeloopError
 class NotFound(EdgeloopError):
     exit_code = 66
     http_status = 404
+
+
+class Unauthorized(EdgeloopError):
+    exit_code = 77
+    http_status = 401
 
 
 class Conflict(EdgeloopError):

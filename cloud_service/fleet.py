@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, Connection, Text, cast, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud_service.errors import NotFound, StoreError
@@ -24,6 +27,59 @@ log = logging.getLogger(__name__)
 _FLUSH_S = 0.3
 # A device that only sends samples is noted again so much later: a row a sample would cost more than the sample.
 _SEEN_AGAIN = timedelta(seconds=5)
+# Devices read at once, so that nothing else has to wait for all of them.
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDevice:
+    """A device as it last described itself, in the order of `_COLUMNS`.
+
+    Attributes:
+        tasks, telemetry: as this service, or another version of it, has stored them; see `storage.models.Device`.
+    """
+
+    name: str
+    online: bool
+    agent_version: str
+    tasks: dict[str, Any]
+    telemetry: dict[str, Any] | None
+    first_seen: datetime
+    last_seen: datetime
+
+
+_COLUMNS = (
+    Device.name,
+    Device.online,
+    Device.agent_version,
+    Device.tasks,
+    Device.telemetry,
+    Device.first_seen,
+    Device.last_seen,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """A device and the last it reported, in the order of `_REPORT`.
+
+    Attributes:
+        report: its last telemetry as JSON text: ten thousand of them as dictionaries would keep the collector of
+            garbage busy, and everything else waiting, for a tenth of a second.
+    """
+
+    name: str
+    online: bool
+    report: str | None
+    first_seen: datetime
+    last_seen: datetime
+
+    def telemetry(self) -> dict[str, Any]:
+        """The report as it was stored, by this or another version of the service; empty: there was none."""
+        return json.loads(self.report or "null") or {}
+
+
+_REPORT = (Device.name, Device.online, cast(Device.telemetry, Text), Device.first_seen, Device.last_seen)
 
 
 @dataclass(slots=True)
@@ -95,26 +151,33 @@ class Fleet:
             new.at, new.state, new.telemetry = new.at or old.at, new.state or old.state, new.telemetry or old.telemetry
         self._news.set()
 
-    async def devices(self) -> list[Device]:
-        """Every device, by name."""
-        async with self._database.reading() as session:
-            return list(await session.scalars(select(Device).order_by(Device.name)))
+    async def page(self, *, after: str | None = None, limit: int) -> list[KnownDevice]:
+        """The first devices by name, or the first ones after a name."""
+        where = [] if after is None else [Device.name > after]
+        return await self._database.ask(partial(_known, where=where, limit=limit))
 
-    async def device(self, name: str) -> Device:
+    async def reporters(self) -> list[Reporter]:
+        """Every device, by name; one that comes up meanwhile may be missing."""
+        found = page = await self._database.ask(partial(_reporters, after=""))
+        while len(page) == _PAGE:
+            page = await self._database.ask(partial(_reporters, after=page[-1].name))
+            found += page
+        return found
+
+    async def device(self, name: str) -> KnownDevice:
         """One device.
 
         Raises:
             NotFound: none of that name was ever seen.
         """
-        async with self._database.reading() as session:
-            row = await session.get(Device, name)
-        if row is None:
+        found = await self._database.ask(partial(_known, where=[Device.name == name], limit=1))
+        if not found:
             raise NotFound(f"no device {name!r} was seen: list them with GET /api/v1/devices")
-        return row
+        return found[0]
 
-    async def running(self, task: str) -> list[str]:
-        """Names of the devices that run a task."""
-        return [device.name for device in await self.devices() if task in device.tasks]
+    async def running(self, task: str) -> dict[str, str]:
+        """The devices that run a task, by name, each with the sha256 of its bundle."""
+        return await self._database.ask(partial(_running, task=task))
 
     async def _store(self, seen: dict[str, _Seen]) -> None:
         now = self._now()
@@ -128,6 +191,22 @@ class Fleet:
                 rows |= await _rows(session, new)
             for name, observed in seen.items():
                 _update(rows[name], observed)
+
+
+def _known(connection: Connection, *, where: Collection[ColumnElement[bool]], limit: int) -> list[KnownDevice]:
+    query = select(*_COLUMNS).where(*where).order_by(Device.name).limit(limit)
+    return [KnownDevice(*row) for row in connection.execute(query)]
+
+
+def _reporters(connection: Connection, *, after: str) -> list[Reporter]:
+    query = select(*_REPORT).where(Device.name > after).order_by(Device.name).limit(_PAGE)
+    return [Reporter(*row) for row in connection.execute(query)]
+
+
+def _running(connection: Connection, *, task: str) -> dict[str, str]:
+    bundle = Device.tasks[(task, "bundle_sha256")].as_string()
+    query = select(Device.name, bundle).where(bundle.is_not(None)).order_by(Device.name)
+    return {row[0]: row[1] for row in connection.execute(query)}
 
 
 async def _rows(session: AsyncSession, names: Collection[str]) -> dict[str, Device]:

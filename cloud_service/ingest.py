@@ -23,6 +23,7 @@ from cloud_service.control import Control
 from cloud_service.downlink import Downlink, Receipts
 from cloud_service.errors import StoreError
 from cloud_service.fleet import Fleet
+from cloud_service.latencies import Latencies
 from cloud_service.notices import Outage, Recurring
 from cloud_service.orphans import Orphans
 from cloud_service.rollouts.driver import Rollouts
@@ -82,6 +83,7 @@ class Ingest:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.counts = Counts()
+        self.latencies = Latencies()
         self._fleet = parts.fleet
         self._rollouts = parts.rollouts
         self._downlink = parts.downlink
@@ -106,6 +108,7 @@ class Ingest:
             receipts=receipts,
             faults=faults,
             counts=self.counts,
+            latencies=self.latencies,
             limit=min(settings.max_under_way, room),
             batch=settings.batch,
             freed=news,
@@ -118,8 +121,10 @@ class Ingest:
             receipts=receipts,
             faults=faults,
             counts=self.counts,
+            latencies=self.latencies,
             max_bytes=settings.max_frame_bytes,
             batch=settings.batch,
+            company_s=settings.company_s,
             news=news,
             clock=clock,
         )

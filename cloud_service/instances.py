@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared import atomic
+from shared.errors import SettingsError
 
 _FOLDER = "instances"
 # "a" and eight random digits: a name may not begin with a dot or a dash, and 2^32 are enough for a fleet of services.
@@ -29,22 +30,33 @@ def own_name(data_dir: Path, given: str | None = None) -> Iterator[str]:
         given: somebody's choice, which is taken as it is.
 
     Raises:
+        SettingsError: the folder cannot be written.
         StorageFull: there is no room for the name's file.
     """
     if given is not None:
         yield given
         return
     folder = data_dir / _FOLDER
+    try:
+        descriptor, name = _taken(folder)
+    except OSError as err:
+        raise SettingsError(
+            f"cannot keep this replica's name in {folder}: {err.strerror}; let the service's user write there, or set "
+            "data_dir to a folder where it may"
+        ) from err
+    try:
+        yield name
+    finally:
+        os.close(descriptor)
+
+
+def _taken(folder: Path) -> tuple[int, str]:
     folder.mkdir(parents=True, exist_ok=True)
     taken = _first_free(folder)
     while taken is None:
         atomic.write_bytes(folder / f"r{secrets.token_hex(_RANDOM_BYTES)}", b"")
         taken = _first_free(folder)
-    descriptor, name = taken
-    try:
-        yield name
-    finally:
-        os.close(descriptor)
+    return taken
 
 
 def _first_free(folder: Path) -> tuple[int, str] | None:

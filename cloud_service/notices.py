@@ -6,6 +6,9 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 
+# Of a message, characters: devices decide what is in some.
+_MAX_TEXT = 500
+
 
 class Outage:
     """A condition that begins and ends; each is logged once, the beginning at `level`."""
@@ -52,7 +55,7 @@ class Recurring:
         quiet_s = now - self._last.get(kind, float("-inf"))
         self._last[kind] = now
         if quiet_s >= self._period_s:
-            self._log.warning("%s", message)
+            self._log.warning("%s", _short(message))
             return
         if not self._unsaid:
             self._unsaid_since = now
@@ -65,4 +68,9 @@ class Recurring:
             return
         more = ", ".join(f"{kind} {count:,}" for kind, count in sorted(self._unsaid.items()))
         self._unsaid.clear()
-        self._log.warning("in the last %g s also: %s; the latest: %s", self._period_s, more, self._latest)
+        self._log.warning("in the last %g s also: %s; the latest: %s", self._period_s, more, _short(self._latest))
+
+
+def _short(message: object) -> str:
+    text = str(message)
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}… ({len(text):,} characters)"

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime, timedelta
+from enum import Enum, auto
 
 from cloud_service.answering import Answering, Counts, Work
 from cloud_service.errors import NotFound, StoreError
@@ -23,6 +24,14 @@ log = logging.getLogger(__name__)
 
 # How often room for one is looked for.
 _POLL_S = 0.1
+
+
+class _Fate(Enum):
+    """What becomes of a sample without a verdict."""
+
+    ADOPTED = auto()
+    LATER = auto()
+    NEVER = auto()
 
 
 class Orphans:
@@ -57,8 +66,9 @@ class Orphans:
         self._clock = clock
         self._sleep = sleep
         self._now = now
-        # What was looked at once is not looked at again: it is answered, or never will be.
-        self._seen = 0
+        # Up to here there is none that may be answered yet. A verdict that cannot be stored is asked for once more.
+        self._settled = 0
+        self._lost: set[int] = set()
         self._over = False
 
     def leave(self) -> None:
@@ -81,14 +91,18 @@ class Orphans:
             StoreError: the database failed.
         """
         before, total = self._now() - timedelta(seconds=self._after_s), 0
-        while rows := await self._samples.unanswered(after=self._seen, limit=self._batch):
+        at, settled = self._settled, True
+        while rows := await self._samples.unanswered(after=at, limit=self._batch):
             old = [row for row in rows if row.stored_at <= before]
             for row in old:
-                await self._room()
                 if self._over:
                     break
-                total += await self._adopted(row)
-                self._seen = row.number
+                fate = await self._adopted(row)
+                total += fate is _Fate.ADOPTED
+                settled = settled and fate is _Fate.NEVER
+                at = row.number
+                if settled:
+                    self._settled = at
             if len(old) < len(rows) or self._over:
                 break
         if total:
@@ -99,15 +113,22 @@ class Orphans:
         while self._answering.room() <= 0 and not self._over:
             await self._sleep(_POLL_S)
 
-    async def _adopted(self, row: Sample) -> bool:
-        if row.task not in self._tasks or self._answering.has(row.id):
-            return False
+    async def _adopted(self, row: Sample) -> _Fate:
+        if row.task not in self._tasks or row.number in self._lost:
+            return _Fate.NEVER
+        await self._room()
+        if self._answering.has(row.id):
+            return _Fate.LATER
         try:
             tensor = await self._samples.tensor(row)
-        except (NotFound, StoreError, FrameError) as err:
+        except StoreError as err:
+            log.debug("sample %s cannot be answered now: %s", row.id, err)
+            return _Fate.LATER
+        except (NotFound, FrameError) as err:
+            self._lost.add(row.number)
             log.error("sample %s cannot be answered: %s", row.id, err)
-            return False
+            return _Fate.NEVER
         if self._over:
-            return False
+            return _Fate.LATER
         self._answering.begin(Work(row.id, row.device, row.task, tensor, self._clock(), stored=True, audit=True))
-        return True
+        return _Fate.ADOPTED

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import asdict
+from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
@@ -48,6 +49,7 @@ from cloud_service.training.job_work import JobParts
 from cloud_service.training.jobs import Jobs
 from cloud_service.training.sightings import Sightings
 from shared import __version__, mqtt
+from shared.errors import SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ async def serve(settings: CloudSettings) -> None:
     Raises:
         EdgeloopError: something it needs at the start is missing or broken; a missing broker is not among that.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    _make_folder(settings.data_dir)
     stop = _stop_signal()
     terms = {name: task.terms for name, task in settings.tasks.items()}
     teachers = await _unless_stopped(_load_teachers(settings), stop)
@@ -91,7 +93,18 @@ async def serve(settings: CloudSettings) -> None:
         ingest = Ingest(parts_of_ingest, settings.ingest, connect=connect, site=settings.site, instance=instance)
         leader = Leader(database, settings.database_url)
         health = _health(settings, ingest, downlink, teachers)
-        domain = Domain(settings.http, settings.tasks, health, fleet, registry, rollouts, samples, jobs, estimator)
+        domain = Domain(
+            settings.http,
+            settings.tasks,
+            health,
+            fleet,
+            registry,
+            rollouts,
+            samples,
+            jobs,
+            estimator,
+            ingest.latencies,
+        )
 
         async with serve_http(domain) as address, asyncio.TaskGroup() as group:
             parts = {f"teacher-{name}": teacher.run() for name, teacher in teachers.items()}
@@ -115,6 +128,16 @@ async def serve(settings: CloudSettings) -> None:
                 task.cancel()
         await fleet.flush()
     log.info("stopped")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise SettingsError(
+            f"cannot make the folder {folder}: {err.strerror}; let the service's user write there, or set data_dir to "
+            "a folder where it may"
+        ) from err
 
 
 def _stop_signal() -> asyncio.Event:

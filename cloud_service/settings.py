@@ -35,18 +35,24 @@ class HttpSettings(Section):
 
     Attributes:
         host, port: where it listens; port 0: any free one, named in the log.
+        token_file: who may use it: a token a line, behind it a name if you like. Left out: whoever reaches it. Open to
+            all are /healthz and bundles under their hash. `edgeloop token new` makes tokens.
         public_url: the address under which devices fetch bundles; empty: http://host:port, where that is one.
         max_body_bytes: of a request that is neither a model nor labels.
         max_import_bytes: of labels that come back.
         max_model_bytes: of an uploaded bundle or ONNX file.
+        max_export_bytes: of the tensors in an npz; it says how to get the rest. Made below `data_dir`, which needs room
+            for twice as much.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    token_file: Path | None = None
     public_url: str = ""
     max_body_bytes: Limit = 1024**2
     max_import_bytes: Limit = 16 * 1024**2
     max_model_bytes: Limit = 512 * 1024**2
+    max_export_bytes: Limit = 1024**3
 
     @model_validator(mode="after")
     def _devices_can_fetch(self) -> Self:
@@ -56,6 +62,10 @@ class HttpSettings(Section):
                 'set public_url to the address they reach, such as "http://cloud.example:8080"'
             )
         return self
+
+    def relative_to(self, folder: Path) -> Self:
+        """With a relative token file made relative to this folder."""
+        return self if self.token_file is None else self.model_copy(update={"token_file": folder / self.token_file})
 
     @property
     def base_url(self) -> str:
@@ -86,6 +96,8 @@ class IngestSettings(Section):
         max_held_bytes: of these samples, and once more of those that are stored and wait for their verdict.
         max_under_way: samples between their storage and their verdict; what somebody waits for may be as many again.
         batch: samples or verdicts in one commit.
+        company_s: how long a sample that nobody waits for waits for others, to be stored in one commit with them; it
+            ends when somebody waits for one, or with a whole batch.
         receipt_after_s: a sample whose verdict takes longer is receipted first.
         orphan_after_s: a stored sample that has had no verdict for so long is taken over from a replica that ended.
     """
@@ -97,6 +109,7 @@ class IngestSettings(Section):
     max_held_bytes: Limit = 64 * 1024**2
     max_under_way: Limit = 256
     batch: Limit = 64
+    company_s: Annotated[float, Field(ge=0, le=1)] = 0.05
     receipt_after_s: Annotated[float, Field(ge=0)] = 1.0
     orphan_after_s: Annotated[float, Field(ge=0)] = 60.0
 
@@ -189,7 +202,9 @@ class CloudSettings(Settings):
             _FOLDER.reset(token)
         tasks = {name: task.below(folder) for name, task in settings.tasks.items()}
         broker = settings.broker.relative_to(folder)
-        return settings.model_copy(update={"data_dir": folder / settings.data_dir, "tasks": tasks, "broker": broker})
+        http = settings.http.relative_to(folder)
+        data_dir = folder / settings.data_dir
+        return settings.model_copy(update={"data_dir": data_dir, "tasks": tasks, "broker": broker, "http": http})
 
     @property
     def database_url(self) -> str:

@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from uuid import UUID
 
 from cloud_service.admission import Terms, admit
 from cloud_service.answering import Answering, Counts, Work
 from cloud_service.downlink import Receipts
 from cloud_service.errors import StoreError
+from cloud_service.latencies import Latencies
 from cloud_service.notices import Outage, Recurring
 from cloud_service.storage.samples import SampleStore
-from cloud_service.storage.values import PURGED, Known, NewSample
+from cloud_service.storage.values import Known, NewSample
 from shared.errors import FrameError, StorageFull
 from shared.messages import Reason, Refusal
 from shared.mqtt import Connection, Received
@@ -29,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # During an outage of the store it is tried this often.
 RETRY_S = 1.0
+# Stored samples that are remembered, because devices repeat what they take for lost: half a minute of 700 a second.
+_MET = 20_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +65,7 @@ class Storing:
         terms: what each task takes; each has a teacher.
         max_bytes: a larger frame is refused undecoded.
         batch: samples in one commit.
+        company_s: how long a sample that nobody waits for waits for others to be stored with.
         news: set when there may be something to do: a frame came in, or there is room to answer one.
         receipts: takes refusals; whoever owns it flushes it.
         faults: counts and logs what devices got wrong.
@@ -74,8 +80,10 @@ class Storing:
         receipts: Receipts,
         faults: Recurring,
         counts: Counts,
+        latencies: Latencies,
         max_bytes: int,
         batch: int,
+        company_s: float,
         news: asyncio.Event,
         clock: Callable[[], float],
     ) -> None:
@@ -85,14 +93,18 @@ class Storing:
         self._receipts = receipts
         self._faults = faults
         self._counts = counts
+        self._latencies = latencies
         self._max_bytes = max_bytes
         self._batch = batch
+        self._company_s = company_s
         self._clock = clock
         # What somebody waits for, and the rest.
         self._wanted: deque[Arrival] = deque()
         self._others: deque[Arrival] = deque()
         self._unstored: list[Arrival] = []
+        self._met: dict[UUID, None] = {}
         self._news = news
+        self._at_once = asyncio.Event()
         self._busy = False
         self._next_try = float("-inf")
         self._outage = Outage(log, "samples are stored again")
@@ -125,6 +137,8 @@ class Storing:
         queue = self._others if result.header.deadline_ms is None else self._wanted
         queue.append(Arrival(result, self._clock(), connection, message))
         self._news.set()
+        if self._wanted or len(self._others) >= self._batch:
+            self._at_once.set()
 
     def retry(self) -> None:
         """Try again what could not be stored, if it is time."""
@@ -142,11 +156,26 @@ class Storing:
         """Work until cancelled."""
         while True:
             self._news.clear()
-            while batch := self._next():
+            while self._can_begin:
+                await self._company()
                 self._busy = True
-                await self._store(batch)
+                await self._store(self._next())
                 self._busy = False
             await self._news.wait()
+
+    @property
+    def _can_begin(self) -> bool:
+        wanted = self._wanted and self._answering.room(wanted=True) > 0
+        return bool(wanted or (self._others and self._answering.room() > 0))
+
+    async def _company(self) -> None:
+        """Wait for more to store in one commit, unless somebody waits or there is enough."""
+        self._at_once.clear()
+        if self._wanted or len(self._others) >= self._batch:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._company_s):
+                await self._at_once.wait()
 
     def _next(self) -> list[Arrival]:
         """What is stored now: no more than there is room to answer."""
@@ -157,6 +186,8 @@ class Storing:
         return batch
 
     async def _store(self, batch: Sequence[Arrival]) -> None:
+        if not batch:
+            return  # the connection went away meanwhile, and all was left to the broker
         first: dict[UUID, Arrival] = {}
         for one in batch:
             if one.sample_id in first or self._answering.has(one.sample_id):
@@ -175,24 +206,35 @@ class Storing:
 
     async def _stored(self, first: Mapping[UUID, Arrival]) -> tuple[Mapping[UUID, Known], list[Arrival]]:
         """What was known of them, and those that should be stored and are not."""
-        known: Mapping[UUID, Known] = {}
+        known: dict[UUID, Known] = {}
         fresh = [one for one in first.values() if one.to_be_stored]
+        # The addition tells of most whether they are known. Looked up before are those whose payload it need not put.
+        asked = [one.sample_id for one in first.values() if not one.to_be_stored or one.sample_id in self._met]
         try:
-            known = await self._samples.known(list(first))
+            known = await self._samples.known(asked)
             fresh = [one for one in fresh if one.sample_id not in known]
             if fresh and self._clock() < self._next_try:
                 return known, fresh
-            gone = await self._samples.add([one.sample for one in fresh])
+            here = await self._samples.add([one.sample for one in fresh])
         except (StorageFull, StoreError) as err:
             self._outage.begin(f"samples cannot be stored, the broker and the devices keep them: {err}")
             self._next_try = self._clock() + RETRY_S
             return known, fresh
         if fresh:
-            self._counts.stored += len(fresh) - len(gone)
+            self._meet(fresh)
+            self._counts.stored += len(fresh) - len(here)
+            now = self._clock()
+            for one in fresh:
+                self._latencies.note_stored(one.sample.header.task, now - one.at)
             self._next_try = float("-inf")
             self._outage.end()
-        deleted = {one.sample_id: Known(one.sample.device, None, PURGED) for one in fresh if one.sample_id in gone}
-        return {**known, **deleted}, []
+        return known | here, []
+
+    def _meet(self, stored: Iterable[Arrival]) -> None:
+        """Remember these, and forget the oldest."""
+        self._met.update((one.sample_id, None) for one in stored)
+        for old in list(islice(self._met, max(0, len(self._met) - _MET))):
+            del self._met[old]
 
     async def _hand_on(self, one: Arrival, known: Known | None) -> None:
         header = one.sample.header

@@ -7,6 +7,8 @@ from pathlib import Path
 # Modules that only decide: no clock, chance, network or disk, so no line of theirs has an excuse.
 CORE = (
     "cloud_service/api/cursors.py",
+    "cloud_service/api/readable.py",
+    "cloud_service/cli_words.py",
     "cloud_service/estimates/accuracy.py",
     "cloud_service/estimates/agreement.py",
     "cloud_service/estimates/composition.py",
@@ -19,6 +21,7 @@ CORE = (
     "cloud_service/labelling/label_studio.py",
     "cloud_service/labelling/pictures.py",
     "cloud_service/labelling/returned.py",
+    "cloud_service/latencies.py",
     "cloud_service/simulate/arrivals.py",
     "cloud_service/simulate/spoiling.py",
     "cloud_service/simulate/tally.py",

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
@@ -37,23 +37,26 @@ def main() -> int:
 def page() -> str:
     """The whole document."""
     parts = [HEAD.format(example="EDGE_AGENT__BROKER__HOST")]
-    for title, root, prefix in (
-        ("The edge agent: `agent.toml`", AgentSettings, "EDGE_AGENT__"),
-        ("The cloud service: `cloud.toml`", CloudSettings, "EDGELOOP__"),
+    for title, file, root, prefix in (
+        ("The edge agent: `agent.toml`", "agent.toml", AgentSettings, "EDGE_AGENT__"),
+        ("The cloud service: `cloud.toml`", "cloud.toml", CloudSettings, "EDGELOOP__"),
     ):
         parts.append(f"## {title}\n\nEnvironment prefix `{prefix}`.\n")
-        parts += [table(model, path) for path, model in tables(root, "")]
+        parts += [table(model, f"{file}: {heading(path, kind)}") for path, kind, model in tables(root, "")]
     return "\n".join(parts)
 
 
-def tables(model: type[BaseModel], path: str) -> Iterator[tuple[str, type[BaseModel]]]:
-    """The model and every model below it, with the path of its TOML table."""
-    yield path, model
+def tables(model: type[BaseModel], path: str, kind: str = "") -> Iterator[tuple[str, str, type[BaseModel]]]:
+    """The model and every model below it, with the path of its TOML table and its kind, where a table has several."""
+    told_by = model.model_fields.get("kind")
+    if told_by is not None and get_origin(told_by.annotation) is Literal:
+        (kind,) = get_args(told_by.annotation)
+    yield path, kind, model
     for name, field in model.model_fields.items():
         is_map, is_list = (str(field.annotation).startswith(kind) for kind in ("dict[", "tuple["))
         for below in models_in(field.annotation):
             suffix = ".<name>" if is_map else "[]" if is_list else ""
-            yield from tables(below, f"{path}.{name}".strip(".") + suffix)
+            yield from tables(below, f"{path}.{name}".strip(".") + suffix, kind)
 
 
 def models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -63,15 +66,20 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for argument in get_args(annotation) for model in models_in(argument)]
 
 
-def table(model: type[BaseModel], path: str) -> str:
-    """One TOML table's keys."""
+def heading(path: str, kind: str) -> str:
+    """How TOML writes a table, and its kind; no two of a file are the same."""
+    title = f"`[[{path.removesuffix('[]')}]]`" if path.endswith("[]") else f"`[{path}]`" if path else "top level"
+    return f"{title}, kind `{kind}`" if kind else title
+
+
+def table(model: type[BaseModel], title: str) -> str:
+    """One TOML table's keys under a heading."""
     said = words(model)
     rows = [
         f"| `{name}` | {default(field)} | {said.get(name, '')} |"
         for name, field in model.model_fields.items()
         if not models_in(field.annotation)
     ]
-    title = f"`[[{path.removesuffix('[]')}]]`" if path.endswith("[]") else f"`[{path}]`" if path else "Top level"
     summary = (inspect.getdoc(model) or "").split("\n")[0]
     if summary.startswith("Attributes"):
         summary = ""

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from cloud_service.api import devices, estimates, exports, jobs, labels, metrics, models, openapi, samples
+from cloud_service.api.login import is_loopback, tokens_only
 from cloud_service.api.middleware import problems
 from cloud_service.api.resources import Health
 from cloud_service.api.routing import DOMAIN, Domain, Route
+from cloud_service.tokens import Tokens, read_tokens
 from shared.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -32,7 +35,7 @@ async def document(request: web.Request) -> web.StreamResponse:
 
 
 ROUTES: list[Route] = [
-    Route("GET", "/healthz", healthz, "Whether the service works", Health),
+    Route("GET", "/healthz", healthz, "Whether the service works", Health, is_open=True),
     *devices.ROUTES,
     *models.ROUTES,
     # Before the samples', whose {sample} would match their names.
@@ -46,9 +49,12 @@ ROUTES: list[Route] = [
 ]
 
 
-def build_app(domain: Domain) -> web.Application:
-    """The application over a domain."""
-    app = web.Application(middlewares=[problems], client_max_size=domain.settings.max_body_bytes)
+def build_app(domain: Domain, tokens: Tokens | None = None) -> web.Application:
+    """The application over a domain; without tokens it lets everybody in."""
+    middlewares: list[Middleware] = [problems]
+    if tokens is not None:
+        middlewares.append(tokens_only(tokens, [route.path for route in ROUTES if route.is_open]))
+    app = web.Application(middlewares=middlewares, client_max_size=domain.settings.max_body_bytes)
     app[DOMAIN] = domain
     app[DOCUMENT] = json.dumps(openapi.document(ROUTES))
     for route in ROUTES:
@@ -65,10 +71,17 @@ async def serve_http(domain: Domain) -> AsyncIterator[str]:
     """Serve until the block ends; yields the address.
 
     Raises:
-        SettingsError: the address cannot be listened on.
+        SettingsError: the address cannot be listened on, or the file of tokens is not what it should be.
     """
     settings = domain.settings
-    runner = web.AppRunner(build_app(domain), access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    tokens = None if settings.token_file is None else read_tokens(settings.token_file)
+    if tokens is None and not is_loopback(settings.host):
+        log.warning(
+            "whoever reaches %s:%d may read and delete everything: set [http] token_file, see docs/operations.md",
+            settings.host,
+            settings.port,
+        )
+    runner = web.AppRunner(build_app(domain, tokens), access_log=None, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     try:
         try:

@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
+from cloud_service.api.cursors import name_cursor, name_in
+from cloud_service.api.readable import readable
 from cloud_service.api.resources import (
     DeploymentList,
     DeploymentQuery,
     DeploymentRequest,
     DeploymentView,
     DeviceList,
+    DeviceQuery,
     DeviceView,
 )
 from cloud_service.api.routing import DOMAIN, Route, body, query
 from cloud_service.errors import RequestInvalid
+from cloud_service.fleet import KnownDevice
 from cloud_service.rollouts.driver import DeploymentFilter
-from cloud_service.storage.models import Deployment, Device
+from cloud_service.storage.models import Deployment
+from shared.messages import TaskState, Telemetry
 
 
 async def list_devices(request: web.Request) -> DeviceList:
-    """Every device that was ever seen."""
-    return DeviceList(items=[_device(row) for row in await request.app[DOMAIN].fleet.devices()])
+    """A page of the devices that were ever seen."""
+    asked = query(request, DeviceQuery)
+    after = name_in(asked.cursor) if asked.cursor is not None else None
+    # One more than asked tells whether there is a next page.
+    found = await request.app[DOMAIN].fleet.page(after=after, limit=asked.limit + 1)
+    shown = found[: asked.limit]
+    following = name_cursor(shown[-1].name) if len(found) > len(shown) else None
+    return DeviceList(items=await asyncio.to_thread(lambda: [_device(one) for one in shown]), next=following)
 
 
 async def get_device(request: web.Request) -> DeviceView:
@@ -43,24 +56,23 @@ async def deploy(request: web.Request) -> DeploymentList:
     bundle = await domain.registry.get(wanted.task, wanted.version)
     devices = list(wanted.devices)
     if wanted.all:
-        devices = await domain.fleet.running(wanted.task)
+        devices = list(await domain.fleet.running(wanted.task))
         if not devices:
             raise RequestInvalid(f"no device runs task {wanted.task!r}: name the devices that should")
     rows = await domain.rollouts.deploy(bundle, devices)
     return DeploymentList(items=[_deployment(row) for row in rows])
 
 
-def _device(row: Device) -> DeviceView:
-    return DeviceView.model_validate(
-        {
-            "name": row.name,
-            "online": row.online,
-            "agent_version": row.agent_version,
-            "first_seen": row.first_seen,
-            "last_seen": row.last_seen,
-            "tasks": row.tasks,
-            "telemetry": row.telemetry,
-        }
+def _device(device: KnownDevice) -> DeviceView:
+    tasks = {name: readable(TaskState, state) for name, state in device.tasks.items()}
+    return DeviceView(
+        name=device.name,
+        online=device.online,
+        agent_version=device.agent_version,
+        first_seen=device.first_seen,
+        last_seen=device.last_seen,
+        tasks={name: state for name, state in tasks.items() if state is not None},
+        telemetry=readable(Telemetry, device.telemetry),
     )
 
 
@@ -82,7 +94,7 @@ def _deployment(row: Deployment) -> DeploymentView:
 
 
 ROUTES = [
-    Route("GET", "/api/v1/devices", list_devices, "List devices", DeviceList),
+    Route("GET", "/api/v1/devices", list_devices, "List devices", DeviceList, query=DeviceQuery, errors=(422,)),
     Route("GET", "/api/v1/devices/{device}", get_device, "Show a device", DeviceView, errors=(404,)),
     Route(
         "GET",

@@ -1,15 +1,17 @@
-"""/api/v1/samples/export: samples as a file that is sent while it is made."""
+"""/api/v1/samples/export: samples as a file that is sent while it is made; an npz, of limited size, once it is made."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
 
+from cloud_service.api.cursors import cursor, number_in
 from cloud_service.api.routing import DOMAIN, Domain, Route, query
 from cloud_service.api.sample_resources import ExportFormat, ExportQuery
 from cloud_service.api.sample_views import sample_filter, sample_view, the_task
@@ -27,19 +29,35 @@ _MEDIA = {
     ExportFormat.NPZ: "application/x-npz",
 }
 _SUFFIX = {ExportFormat.LABEL_STUDIO: "json", ExportFormat.JSONL: "jsonl", ExportFormat.NPZ: "npz"}
+# Headers of an npz: how many samples it has, how many match, and the cursor of the next file where it is not all.
+COUNT, MATCHING, NEXT = "Edgeloop-Samples", "Edgeloop-Matching", "Edgeloop-Next"
+
+
+@dataclass(frozen=True, slots=True)
+class _Export:
+    """What is sent."""
+
+    parts: AsyncGenerator[bytes, None]
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 async def export_samples(request: web.Request) -> web.StreamResponse:
-    """The samples that match, newest first; all but jsonl are of one task and hold the tensors."""
+    """The samples that match, newest first; all but jsonl are of one task and hold the tensors.
+
+    An npz holds no more than [http] max_export_bytes: its header Edgeloop-Next is the cursor of the next one.
+    """
     domain = request.app[DOMAIN]
     asked = query(request, ExportQuery)
     response = web.StreamResponse(
         headers={"Content-Disposition": f'attachment; filename="samples.{_SUFFIX[asked.format]}"'}
     )
     response.content_type = _MEDIA[asked.format]
-    async with aclosing(_parts(domain, asked)) as parts:
+    async with AsyncExitStack() as stack:
+        export = await _export(domain, asked, stack)
+        parts = await stack.enter_async_context(aclosing(export.parts))
         # What goes wrong before the first part is an error like any other; after it, only the connection can tell.
         first = await anext(parts, b"")
+        response.headers.update(export.headers)
         await response.prepare(request)
         if request.method != "HEAD":
             await response.write(first)
@@ -48,30 +66,38 @@ async def export_samples(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def _parts(domain: Domain, asked: ExportQuery) -> AsyncGenerator[bytes, None]:
+async def _export(domain: Domain, asked: ExportQuery, stack: AsyncExitStack) -> _Export:
     which = sample_filter(asked, domain.tasks)
+    before = None if asked.cursor is None else number_in(asked.cursor)
     if asked.format is ExportFormat.JSONL:
 
         def line(row: Sample) -> str:
             return sample_view(row, domain.tasks).model_dump_json()
 
-        return exports.lines(domain.samples, Wanted(which, asked.limit), line)
+        return _Export(exports.lines(domain.samples, Wanted(which, asked.limit, before), line))
     task = the_task(domain.tasks, asked.task)
-    wanted = Wanted(sample_filter(asked.model_copy(update={"task": task.name}), domain.tasks), asked.limit)
+    wanted = Wanted(sample_filter(asked.model_copy(update={"task": task.name}), domain.tasks), asked.limit, before)
     if asked.format is ExportFormat.LABEL_STUDIO:
 
         def link(row: Sample) -> str:
             return f"{domain.settings.base_url.rstrip('/')}/api/v1/samples/{row.id}/tensor"
 
-        return exports.label_studio_tasks(domain.samples, wanted, task, link=link)
-    return _archive(domain, wanted, task.name)
+        return _Export(exports.label_studio_tasks(domain.samples, wanted, task, link=link))
+    return await _archive(domain, wanted, task.name, stack)
 
 
-async def _archive(domain: Domain, wanted: Wanted, task: str) -> AsyncGenerator[bytes, None]:
-    with domain.registry.scratch() as folder:
-        file = await archive.write(domain.samples, wanted, domain.tasks[task], folder)
-        async for part in _content(file):
-            yield part
+async def _archive(domain: Domain, wanted: Wanted, task: str, stack: AsyncExitStack) -> _Export:
+    folder = stack.enter_context(domain.registry.scratch())
+    # One at a time: what it has in memory is bounded, and so is the sum.
+    async with domain.archiving:
+        made = await archive.write(
+            domain.samples, wanted, domain.tasks[task], folder, max_bytes=domain.settings.max_export_bytes
+        )
+    headers = {COUNT: str(made.samples)}
+    if made.rest is not None:
+        matching = await domain.samples.size(wanted.which)
+        headers |= {MATCHING: str(matching.samples), NEXT: cursor(made.rest)}
+    return _Export(_content(made.file), headers)
 
 
 async def _content(path: Path) -> AsyncGenerator[bytes, None]:

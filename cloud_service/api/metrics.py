@@ -9,7 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
@@ -20,6 +26,7 @@ from cloud_service.estimates.agreement import Interval
 from cloud_service.estimates.drift import Alarm
 from cloud_service.estimates.estimate import Estimate
 from cloud_service.estimates.estimator import Current, Stream
+from cloud_service.latencies import Histogram, Latencies
 
 MEDIA = ("text/plain", "application/openmetrics-text")
 _BOUNDS = ("value", "low", "high")
@@ -29,7 +36,8 @@ async def metrics(request: web.Request) -> web.StreamResponse:
     """What the service counts."""
     domain = request.app[DOMAIN]
     registry = CollectorRegistry()
-    registry.register(ServiceCollector(domain.health(), domain.estimator.current, domain.estimator.metrics_devices))
+    estimator = domain.estimator
+    registry.register(ServiceCollector(domain.health(), estimator.current, estimator.metrics_devices, domain.latencies))
     ProcessCollector(registry=registry)
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     return web.Response(body=encode(registry), headers={"Content-Type": content_type})
@@ -42,8 +50,8 @@ class ServiceCollector(Collector):
         own_series: how many devices, at most, have series of their own; the fleet has some in any case.
     """
 
-    def __init__(self, health: Health, current: Current, own_series: int) -> None:
-        self._health, self._current, self._own_series = health, current, own_series
+    def __init__(self, health: Health, current: Current, own_series: int, latencies: Latencies) -> None:
+        self._health, self._current, self._own_series, self._latencies = health, current, own_series, latencies
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: else the registry would collect when it is made."""
@@ -52,6 +60,8 @@ class ServiceCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         current = self._current
         yield from _service(self._health)
+        yield _durations("storing_seconds", "From a sample's arrival to its storage.", self._latencies.stored)
+        yield _durations("verdict_seconds", "From a sample's arrival to its verdict.", self._latencies.answered)
         if current.at is None:
             return
         yield _gauge("estimates_timestamp_seconds", "When the estimates were made.", current.at.timestamp())
@@ -84,6 +94,14 @@ def _service(health: Health) -> Iterator[Metric]:
         waiting.add_metric([on], count)
     yield waiting
     yield _counter("faults", "Frames and samples that devices got wrong, by kind.", "kind", health.faults)
+
+
+def _durations(name: str, meaning: str, found: Mapping[str, Histogram]) -> Metric:
+    family = HistogramMetricFamily(f"edgeloop_cloud_{name}", meaning, labels=["task"])
+    for task, histogram in found.items():
+        buckets = [("+Inf" if bound is None else str(bound), count) for bound, count in histogram.cumulated()]
+        family.add_metric([task], buckets, histogram.sum_s)
+    return family
 
 
 def _agreement(estimates: Sequence[Estimate]) -> Iterator[Metric]:

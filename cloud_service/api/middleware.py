@@ -18,6 +18,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _REMEDIES = {
     400: "correct the request; GET /api/v1/openapi.json describes it",
+    401: "send the header `Authorization: Bearer TOKEN`, with a token of the service's [http] token_file",
     404: "look at the path and the names in it; GET /api/v1/openapi.json lists what there is",
     405: "use one of the methods in the Allow header",
     409: "look at what is stored and choose another name or version",

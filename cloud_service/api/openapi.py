@@ -34,8 +34,12 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "edgeloop management API", "version": __version__},
+        "security": [{"token": []}],
         "paths": paths,
-        "components": {"schemas": {**parts, **schema["$defs"]}},
+        "components": {
+            "schemas": {**parts, **schema["$defs"]},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
     }
 
 
@@ -44,12 +48,15 @@ def _mode(model: type[BaseModel], routes: Sequence[Route]) -> Any:
 
 
 def _operation(route: Route) -> dict[str, Any]:
+    always = _ALWAYS if route.is_open else (401, *_ALWAYS)
     operation: dict[str, Any] = {
         "operationId": route.handler.__name__,
         "summary": route.summary,
         "parameters": [*_path_parameters(route), *_query_parameters(route)],
-        "responses": {str(route.status): _success(route), **{str(s): _failure(s) for s in (*route.errors, *_ALWAYS)}},
+        "responses": {str(route.status): _success(route), **{str(s): _failure(s) for s in (*route.errors, *always)}},
     }
+    if route.is_open:
+        operation["security"] = []
     if route.body is not None:
         content = {"application/json": {"schema": _reference(route.body)}}
         operation["requestBody"] = {"required": True, "content": content}

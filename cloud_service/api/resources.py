@@ -63,9 +63,17 @@ class DeviceView(Resource):
 
 
 class DeviceList(Resource):
-    """Devices by name."""
+    """Devices by name; `next` is the cursor of the following page, if there is one."""
 
     items: list[DeviceView]
+    next: str | None
+
+
+class DeviceQuery(Resource):
+    """A page of devices."""
+
+    cursor: Annotated[str, Field(max_length=128)] | None = None
+    limit: Limit = 100
 
 
 class ModelView(Resource):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from aiohttp import web
@@ -14,6 +14,7 @@ from cloud_service.api.resources import Health
 from cloud_service.errors import BodyTooLarge, RequestInvalid
 from cloud_service.estimates.estimator import Estimator
 from cloud_service.fleet import Fleet
+from cloud_service.latencies import Latencies
 from cloud_service.registry.bundles import Registry
 from cloud_service.rollouts.driver import Rollouts
 from cloud_service.settings import HttpSettings, ServedTask
@@ -29,7 +30,7 @@ _NAMED = 10
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """What the API drives."""
+    """What the API drives; `archiving`: held while an archive of samples is made."""
 
     settings: HttpSettings
     tasks: Mapping[str, ServedTask]
@@ -40,6 +41,8 @@ class Domain:
     samples: SampleStore
     jobs: Jobs
     estimator: Estimator
+    latencies: Latencies = field(default_factory=Latencies)
+    archiving: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 DOMAIN = web.AppKey("domain", Domain)
@@ -56,7 +59,8 @@ class Route:
         form: names of a multipart body's parts, with what each is.
         takes: types of a body that is a file.
         media: types of an answer that is bytes; empty: application/octet-stream.
-        errors: statuses that it may answer with, besides 500 and 503.
+        errors: statuses that it may answer with, besides 401, 500 and 503.
+        is_open: it needs no token where the others do.
     """
 
     method: str
@@ -71,6 +75,7 @@ class Route:
     takes: tuple[str, ...] = ()
     media: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()
+    is_open: bool = False
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Call the handler; a model becomes JSON."""

@@ -210,10 +210,15 @@ class ExportFormat(StrEnum):
 
 
 class ExportQuery(SampleScope):
-    """Which samples are exported, how, and how many at most (the newest); null: all of them."""
+    """Which samples are exported, how, and how many at most (the newest); null: all of them.
+
+    Attributes:
+        cursor: only those after a listing's page, or after an export that said Edgeloop-Next.
+    """
 
     format: ExportFormat = ExportFormat.JSONL
     limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    cursor: Annotated[str, Field(max_length=64)] | None = None
 
 
 class LabelConfigQuery(Resource):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from dataclasses import replace
 
@@ -107,7 +108,9 @@ async def get_tensor(request: web.Request) -> web.StreamResponse:
         "Cache-Control": "private, no-cache",
         "ETag": f'"{row.blob}-{kind.rpartition("/")[2]}"',
     }
-    return web.Response(body=_written(tensor, kind), content_type=kind, headers=headers)
+    # A large picture takes a second to compress: meanwhile verdicts go on.
+    written = await asyncio.to_thread(_written, tensor, kind)
+    return web.Response(body=written, content_type=kind, headers=headers)
 
 
 async def purge_samples(request: web.Request) -> Purge:
@@ -124,7 +127,7 @@ async def purge_samples(request: web.Request) -> Purge:
 
 
 async def purge_device(request: web.Request) -> Purge:
-    """Delete all samples of a device for good, and refuse those of before that it sends again."""
+    """Delete all samples and incidents of a device for good, and refuse samples of before that it sends again."""
     domain = request.app[DOMAIN]
     device = request.match_info["device"]
     asked = query(request, DevicePurgeQuery)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,10 +21,9 @@ from cloud_service.estimates.incidents import Incidents
 from cloud_service.estimates.rows import Rows
 from cloud_service.estimates.settings import EstimatesSettings
 from cloud_service.estimates.watching import Watching
-from cloud_service.fleet import Fleet
+from cloud_service.fleet import Fleet, Reporter
 from cloud_service.notices import Outage
 from cloud_service.storage.database import utc_now
-from cloud_service.storage.models import Device
 from shared.errors import SettingsError, StorageFull
 from shared.messages import TaskCounts
 
@@ -123,7 +123,7 @@ class Estimator:
             StoreError, StorageFull: the database failed; the next pass takes up where this one was.
         """
         now = self._now()
-        devices = await self._fleet.devices()
+        devices = await self._fleet.reporters()
         found: list[Estimate] = []
         for task, goal in self._goals.items():
             found += await self._estimated(task, goal, devices, now)
@@ -133,7 +133,7 @@ class Estimator:
         online = sum(device.online for device in devices)
         self.current = Current(now, online, len(devices) - online, tuple(found), streams)
 
-    async def _estimated(self, task: str, goal: float, devices: Sequence[Device], now: datetime) -> list[Estimate]:
+    async def _estimated(self, task: str, goal: float, devices: Sequence[Reporter], now: datetime) -> list[Estimate]:
         settings = self._settings
         since = now - timedelta(seconds=settings.period_s)
         tallies = await self._rows.tallies(task, since=since, in_time_s=settings.corrected_within_s)
@@ -146,9 +146,10 @@ class Estimator:
 
         return await asyncio.to_thread(compute)
 
-    def _composition(self, task: str, device: Device, *, since: datetime, until: datetime) -> Composition | None:
+    def _composition(self, task: str, device: Reporter, *, since: datetime, until: datetime) -> Composition | None:
         """What became of a device's samples, as far as its telemetry tells."""
-        counts = (device.telemetry or {}).get("tasks", {}).get(task)
+        telemetry = device.telemetry()
+        counts = telemetry.get("tasks", {}).get(task)
         if counts is None:
             return None
         try:
@@ -158,12 +159,12 @@ class Estimator:
             return None
         begun = max(since, device.first_seen)
         reports = self._reports.setdefault((task, device.name), Reports())
-        reports.add(self._arrival(device), told, since=begun)
+        reports.add(self._arrival(device, telemetry), told, since=begun)
         return reports.composition(since=begun, until=until)
 
-    def _arrival(self, device: Device) -> datetime:
+    def _arrival(self, device: Reporter, telemetry: Mapping[str, Any]) -> datetime:
         """When a device's telemetry came, within a pass: its samples alone move `last_seen` on, not the report."""
-        which = [(device.telemetry or {}).get(name) for name in ("seq", "uptime_s")]
+        which = [telemetry.get(name) for name in ("seq", "uptime_s")]
         known = self._arrivals.get(device.name)
         if known is None or known[0] != which:
             known = self._arrivals[device.name] = (which, device.last_seen)

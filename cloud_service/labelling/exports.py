@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+import math
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from cloud_service.errors import NotFound
 from cloud_service.labelling import label_studio, pictures
@@ -16,23 +19,24 @@ from cloud_service.storage.samples import SampleFilter, SampleStore, answer_of
 from cloud_service.tasks.task import TaskDefinition
 from shared.codec import Array
 
-# Rows read at once, and tensors: of 16 MiB at most each.
+# Rows read at once, and tensors: so many, but no more than one where it is as large as this.
 _ROWS = 500
 _TENSORS = 16
+_TENSOR_BYTES = 16 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which samples, newest first, and how many at most; None: all."""
+    """Which samples, newest first, and how many at most; None: all. `before`: only those with a smaller number."""
 
     which: SampleFilter
     limit: int | None = None
+    before: int | None = None
 
 
 async def rows(store: SampleStore, wanted: Wanted, *, at_once: int = _ROWS) -> AsyncGenerator[list[Sample], None]:
     """The rows, a page at a time; what is stored meanwhile is not among them."""
-    before: int | None = None
-    left = wanted.limit
+    before, left = wanted.before, wanted.limit
     while left is None or left > 0:
         size = at_once if left is None else min(at_once, left)
         page = await store.page(wanted.which, before=before, limit=size)
@@ -45,15 +49,23 @@ async def rows(store: SampleStore, wanted: Wanted, *, at_once: int = _ROWS) -> A
 
 
 async def with_tensors(
-    store: SampleStore, wanted: Wanted, task: TaskDefinition
+    store: SampleStore, wanted: Wanted, task: TaskDefinition, *, max_bytes: int = _TENSOR_BYTES
 ) -> AsyncGenerator[list[tuple[Sample, Array]], None]:
-    """The rows with their tensors.
+    """The rows with their tensors, in lists of no more than `max_bytes`, or else of one.
 
     Left out is what was deleted meanwhile, and what the task's input does not describe (any more).
     """
     async for page in rows(store, wanted, at_once=_TENSORS):
-        tensors = await asyncio.gather(*(_tensor(store, row) for row in page))
-        yield [(row, each) for row, each in zip(page, tensors, strict=True) if each is not None and _fits(each, task)]
+        for some in _together(page, tensor_bytes(task), max_bytes):
+            tensors = await asyncio.gather(*(_tensor(store, row) for row in some))
+            yield [
+                (row, each) for row, each in zip(some, tensors, strict=True) if each is not None and _fits(each, task)
+            ]
+
+
+def tensor_bytes(task: TaskDefinition) -> int:
+    """What a sample's tensor takes in memory."""
+    return math.prod(task.input_shape) * np.dtype(task.input_dtype).itemsize
 
 
 async def lines(store: SampleStore, wanted: Wanted, line: Callable[[Sample], str]) -> AsyncGenerator[bytes, None]:
@@ -98,6 +110,22 @@ def label_studio_task(row: Sample, tensor: Array, task: TaskDefinition, *, link:
     # A label that the task no longer has cannot be shown as a choice.
     known = [each for each in said if each.label in task.labels]
     return label_studio.task(row.id, data, said=known, human=human if human in task.labels else None)
+
+
+def _together(page: Sequence[Sample], each_bytes: int, max_bytes: int) -> Iterator[list[Sample]]:
+    """The rows, in lists whose tensors may be in memory at the same time."""
+    some: list[Sample] = []
+    size = 0
+    for row in page:
+        # A tensor of an earlier input of the task may be larger.
+        own = max(each_bytes, row.payload_bytes)
+        if some and size + own > max_bytes:
+            yield some
+            some, size = [], 0
+        some.append(row)
+        size += own
+    if some:
+        yield some
 
 
 def _tasks_of(page: Sequence[tuple[Sample, Array]], task: TaskDefinition, links: Sequence[str]) -> list[str]:

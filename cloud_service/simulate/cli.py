@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from shared.codec import Array
     from shared.mqtt import BrokerSettings
 
-_BURST_PERIOD_S = 10.0
 _LOST = 1
 
 
@@ -64,7 +63,7 @@ def simulate(
     Ctrl-C ends the load, a second one the waiting for answers. Exit code 1: samples were lost.
     """
     from cloud_service.simulate import payloads
-    from cloud_service.simulate.plan import Plan
+    from cloud_service.simulate.plan import Faults, Keeping, Load, Plan, Samples
 
     files = {"ca_file": ca_file, "cert_file": cert_file, "key_file": key_file}
     given = {"username": username, "password": password, "in_flight": in_flight, **files}
@@ -72,22 +71,11 @@ def simulate(
     plan = Plan(
         site=site,
         prefix=prefix,
-        task=task,
-        labels=labels,
         devices=devices,
-        rate=rate,
-        duration_s=duration,
-        pattern=pattern,
-        period_s=period or (duration if pattern is Pattern.DAY else _BURST_PERIOD_S),
-        ramp=ramp,
-        audits=audits,
-        churn=churn,
-        duplicates=duplicates,
-        malformed=malformed,
-        deadline_ms=deadline_ms,
-        keep=keep,
-        resend_after_s=resend_after,
-        drain_s=drain,
+        load=Load(rate=rate, duration_s=duration, pattern=pattern, period_s=period, ramp=ramp),
+        faults=Faults(churn=churn, duplicates=duplicates, malformed=malformed),
+        samples=Samples(task=task, labels=labels, audits=audits, deadline_ms=deadline_ms),
+        keeping=Keeping(most=keep, resend_after_s=resend_after, drain_s=drain),
         seed=seed,
         journal=journal,
         broker=_reached(broker, given),

@@ -105,7 +105,7 @@ class Device:
     def make_sample(self, due: float) -> None:
         """The sensor has something that the device finds hard."""
         plan, tally = self._world.plan, self._world.tally
-        if len(self._kept) >= plan.keep:
+        if len(self._kept) >= plan.keeping.most:
             tally.dropped += 1
             return
         header = self._header()
@@ -123,8 +123,9 @@ class Device:
         if now - link.last_heard > _SILENCE_SHARE * link.keepalive_s:
             link.cut("the broker is silent")
             return
+        again_s = self._world.plan.keeping.resend_after_s
         for sample_id, kept in self._kept.items():
-            wait = min(self._world.plan.resend_after_s * 2 ** (kept.tries - 1), _RESEND_CAP_S) if kept.tries else 0.0
+            wait = min(again_s * 2 ** (kept.tries - 1), _RESEND_CAP_S) if kept.tries else 0.0
             if kept.tries and now - kept.sent >= wait:
                 self._waiting[sample_id] = None
         self.room()
@@ -187,7 +188,7 @@ class Device:
         assert link is not None
         plan, tally, now = world.plan, world.tally, world.clock()
         age_ms = int((now - kept.due) * 1e3)
-        left = None if plan.deadline_ms is None else max(0, plan.deadline_ms - age_ms)
+        left = None if plan.samples.deadline_ms is None else max(0, plan.samples.deadline_ms - age_ms)
         frame = messages.encode_sample(kept.header, world.tensors[kept.row], age_ms=age_ms, deadline_ms=left)
         if kept.tries == 0:
             tally.late_start.add(now - kept.due)
@@ -198,9 +199,9 @@ class Device:
         tally.transmissions += 1
         topic = self._topic(Channel.SAMPLE)
         link.publish(topic, frame, qos=1)
-        if plan.duplicates and world.rng.random() < plan.duplicates:
+        if plan.faults.duplicates and world.rng.random() < plan.faults.duplicates:
             tally.duplicates += link.publish(topic, frame, qos=1)
-        if plan.malformed and world.rng.random() < plan.malformed:
+        if plan.faults.malformed and world.rng.random() < plan.faults.malformed:
             # Of another sample: a flipped bit may leave a frame that is valid, and a refusal would name this one.
             frame = messages.encode_sample(self._header(), world.tensors[kept.row])
             kind = world.rng.choice(_SPOILT)
@@ -215,7 +216,7 @@ class Device:
         took_s = world.clock() - kept.due
         world.tally.verdicts += 1
         world.tally.verdict.add(took_s)
-        world.tally.late += world.plan.deadline_ms is not None and took_s * 1e3 > world.plan.deadline_ms
+        world.tally.late += world.plan.samples.deadline_ms is not None and took_s * 1e3 > world.plan.samples.deadline_ms
         world.note("verdict", verdict.sample_id)
 
     def _receipted(self, receipt: Receipt) -> None:
@@ -230,7 +231,7 @@ class Device:
             world.note("receipted", sample_id)
             # Its verdict may still come, and how late is worth knowing.
             self._named[sample_id] = kept
-            if len(self._named) > world.plan.keep:
+            if len(self._named) > world.plan.keeping.most:
                 del self._named[next(iter(self._named))]
         for refusal in receipt.refused:
             if self._let_go(refusal.message_id) is None:
@@ -246,21 +247,21 @@ class Device:
     def _header(self) -> SampleHeader:
         plan, rng = self._world.plan, self._world.rng
         self._seq += 1
-        audit = rng.random() < plan.audits
+        audit = rng.random() < plan.samples.audits
         return SampleHeader(
             sample_id=new_id(),
-            task=plan.task,
+            task=plan.samples.task,
             seq=self._seq,
             bundle_version="simulated",
-            prediction=rng.randrange(plan.labels),
+            prediction=rng.randrange(plan.samples.labels),
             hardness=rng.uniform(0.0, 0.5) if audit else rng.uniform(0.5, 1.0),
             reason=Reason.AUDIT if audit else Reason.HARD,
-            inclusion_probability=plan.audits if audit else 1.0,
+            inclusion_probability=plan.samples.audits if audit else 1.0,
         )
 
     def _say_state(self, *, online: bool) -> None:
         assert self.link is not None
-        tasks = {self._world.plan.task: TaskState(bundle_version="simulated", bundle_sha256="0" * 64)}
+        tasks = {self._world.plan.samples.task: TaskState(bundle_version="simulated", bundle_sha256="0" * 64)}
         state = DeviceState(online=online, agent_version=f"simulated by {__version__}", tasks=tasks)
         self.link.publish(self._topic(Channel.STATE), messages.encode(state), qos=1, retain=True)
 
@@ -269,7 +270,7 @@ class Device:
         return Telemetry(
             seq=self._seq,
             uptime_s=now,
-            tasks={self._world.plan.task: counts},
+            tasks={self._world.plan.samples.task: counts},
             ledger=LedgerBytes(),
             spool=SpoolState(items=len(self._kept)),
         )

@@ -121,7 +121,7 @@ class Fleet:
         await self._open(self.devices[0])
         began = loop.time()
         for number, device in enumerate(self.devices[1:], start=1):
-            await asyncio.sleep(began + number / self._plan.ramp - loop.time())
+            await asyncio.sleep(began + number / self._plan.load.ramp - loop.time())
             self._redial(device, first_s=0.0)
         while self._dialling and not self._stopped.is_set():  # noqa: ASYNC110  # a run lasts seconds, nobody waits for 0.1
             await asyncio.sleep(_POLL_S)
@@ -129,10 +129,12 @@ class Fleet:
     async def _load(self) -> None:
         """Samples and churn, until the time is over or somebody stops it."""
         jobs = [asyncio.create_task(self._arrive(), name="fleet-arrivals")]
-        if self._plan.churn:
+        if self._plan.faults.churn:
             jobs.append(asyncio.create_task(self._churn(), name="fleet-churn"))
         ended = asyncio.create_task(self._stopped.wait(), name="fleet-stopped")
-        done, _ = await asyncio.wait([*jobs, ended], timeout=self._plan.duration_s, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            [*jobs, ended], timeout=self._plan.load.duration_s, return_when=asyncio.FIRST_COMPLETED
+        )
         for job in (*jobs, ended):
             job.cancel()
         await asyncio.gather(*jobs, ended, return_exceptions=True)
@@ -145,7 +147,11 @@ class Fleet:
         while True:
             for _ in range(_AT_ONCE):
                 at_s = next_arrival(
-                    plan.pattern, at_s, rate=plan.rate * plan.devices, period_s=plan.period_s, rng=self._rng
+                    plan.load.pattern,
+                    at_s,
+                    rate=plan.load.rate * plan.devices,
+                    period_s=plan.load.swing_s,
+                    rng=self._rng,
                 )
                 if (wait := began + at_s - clock()) > 0:
                     await asyncio.sleep(wait)
@@ -153,7 +159,7 @@ class Fleet:
             await asyncio.sleep(0)
 
     async def _churn(self) -> None:
-        a_second = self._plan.churn * self._plan.devices / 60.0
+        a_second = self._plan.faults.churn * self._plan.devices / 60.0
         while True:
             await asyncio.sleep(self._rng.expovariate(a_second))
             device = self._rng.choice(self.devices)
@@ -166,7 +172,7 @@ class Fleet:
 
     async def _drain(self) -> None:
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._plan.drain_s
+        until = loop.time() + self._plan.keeping.drain_s
         # Seconds at the end of a run: an event in every device would cost more than looking.
         while loop.time() < until and not self._ending and any(d.kept for d in self.devices):  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -96,6 +95,9 @@ class ObjectBlobs:
         from obstore.exceptions import BaseError
 
         async with self._places:
+            if self._folder is not None:
+                await asyncio.to_thread(_put_file, self._folder / _path(name), data)
+                return
             try:
                 await self._store.put_async(_path(name), data)
             except (BaseError, OSError) as err:
@@ -103,8 +105,6 @@ class ObjectBlobs:
                 if "os error 28" in str(err) or "StorageFull" in str(err):
                     raise StorageFull("no space left for sample payloads: free some space on that disk") from err
                 raise StoreError(f"the blob store failed to write: {_first_line(err)}") from err
-            if self._folder is not None:
-                await asyncio.to_thread(_sync_file, self._folder, self._folder / _path(name))
 
     async def get(self, name: str, ranges: Sequence[Range]) -> list[bytes]:
         """See `BlobStore.get`."""
@@ -146,15 +146,14 @@ def _first_line(err: Exception) -> str:
     return str(err).partition("\n")[0]
 
 
-def _sync_file(root: Path, file: Path) -> None:
-    """The file first, then the names that lead to it."""
-    for path in (file, file.parent, root):
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as err:
-            ours = atomic.full_or_same(err, path)
-            raise ours if isinstance(ours, StorageFull) else StoreError(f"cannot sync {path}: {err.strerror}") from err
+def _put_file(path: Path, data: bytes) -> None:
+    """Write a file durably, and the folder that it lies in if it is the first one there."""
+    try:
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            atomic.sync_folder(path.parent.parent)
+        atomic.write_bytes(path, data)
+    except StorageFull as err:
+        raise StorageFull("no space left for sample payloads: free some space on that disk") from err
+    except OSError as err:
+        raise StoreError(f"the blob store failed to write {path}: {err.strerror}") from err

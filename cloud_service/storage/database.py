@@ -4,33 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import Connection, event, make_url
+from sqlalchemy import Connection, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from cloud_service.errors import StoreError
 from cloud_service.storage.models import Table
+from cloud_service.storage.sqlite import Threaded, prepare
 from shared.errors import SettingsError, StorageFull
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 MIGRATIONS = Path(__file__).parent / "migrations"
-# Milliseconds that a SQLite connection waits for another writer.
-_BUSY_MS = 10_000
 
 
 # Advisory locks of PostgreSQL (section 13.3.5 of its manual), each a number of our own choice.
 _TURN_LOCK = 0x65_64_67_65_01
 _MIGRATION_LOCK = 0x65_64_67_65_02
 # A replica that hangs or is cut off in the middle of a transaction loses it, and its locks, after this time.
-_STUCK_MS = 10_000
+_STUCK_S = 10.0
 _CONNECT_S = 10
 _STATEMENT_S = 30
 
@@ -41,10 +42,14 @@ class Database:
     SQLite has one writer at a time, so this process's writers queue in here rather than in its busy loop, and each
     takes the write lock as it begins; other databases have no such queue. A commit is on the disk when `writing` or
     `in_turn` ends (`synchronous=FULL`; PostgreSQL's `synchronous_commit=on`): a device lets go after it.
+
+    On SQLite every statement that is awaited goes to a thread and back, several times over. What is done for each
+    sample is a plain function therefore, which `ask` and `write` run whole: one way to a thread and back there.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, threaded: Threaded | None = None) -> None:
         self._engine = engine
+        self._threaded = threaded
         self._writing_engine = engine.execution_options(writes=True)
         self._sessions = async_sessionmaker(engine, expire_on_commit=False)
         self._writing_sessions = async_sessionmaker(self._writing_engine, expire_on_commit=False)
@@ -85,6 +90,31 @@ class Database:
                     await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_TURN_LOCK})")
                 yield connection
 
+    async def ask(self, question: Callable[[Connection], T]) -> T:
+        """What a function finds that only reads; like `reading`.
+
+        Args:
+            question: may run in another thread.
+        """
+        with _wrapped():
+            if self._threaded is not None:
+                return await self._threaded.run(question, writes=False)
+            async with self._engine.connect() as connection:
+                return await connection.run_sync(question)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """What a function gives that is one transaction; like `in_turn`. It may be done although this is cancelled.
+
+        Args:
+            work: may run in another thread.
+        """
+        if self._threaded is None:
+            async with self.in_turn() as connection:
+                return await connection.run_sync(work)
+        with _wrapped():
+            async with self._one_writer or nullcontext():
+                return await self._threaded.run(work, writes=True)
+
     def insert_or_skip(self, table: type[Table]) -> postgresql.Insert | sqlite.Insert:
         """An INSERT that leaves out rows whose unique key is there already."""
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
@@ -116,28 +146,37 @@ def _translated(err: BaseException) -> StorageFull | StoreError:
 
 
 @asynccontextmanager
-async def open_database(url: str, *, connections: int = 8) -> AsyncIterator[Database]:
+async def open_database(url: str, *, connections: int = 8, stuck_s: float = _STUCK_S) -> AsyncIterator[Database]:
     """Open the database, bring its tables up to date, close it at the end.
 
     Args:
         url: SQLAlchemy's form: `sqlite+aiosqlite:///…` or `postgresql+asyncpg://…`.
         connections: held open at once, at most.
+        stuck_s: a replica that hangs in the middle of a transaction loses it, and its locks, after this time; nobody
+            waits longer for a lock. Migrations know no such limits: a large table takes its time.
 
     Raises:
         SettingsError: the URL names a driver that is not installed or that this service does not use.
         StoreError: it cannot be opened or migrated.
         StorageFull: the disk took no more.
     """
-    await _bring_up_to_date(_engine(url, 1, patient=True))
-    engine = _engine(url, connections)
+    await _bring_up_to_date(_engine(url, 1, stuck_s=None))
+    engine = _engine(url, connections, stuck_s=stuck_s)
+    threaded = Threaded(engine.url) if engine.dialect.name == "sqlite" else None
     try:
-        yield Database(engine)
+        yield Database(engine, threaded)
     finally:
+        if threaded is not None:
+            await threaded.close()
         await engine.dispose()
 
 
+def utc_now() -> datetime:
+    """The cloud's wall clock, which stamps what arrives."""
+    return datetime.now(UTC)
+
+
 async def _bring_up_to_date(engine: AsyncEngine) -> None:
-    """Migrate, however long it takes: a large table may need minutes."""
     try:
         with _wrapped():
             async with engine.execution_options(writes=True).begin() as connection:
@@ -149,21 +188,14 @@ async def _bring_up_to_date(engine: AsyncEngine) -> None:
         await engine.dispose()
 
 
-def utc_now() -> datetime:
-    """The cloud's wall clock, which stamps what arrives."""
-    return datetime.now(UTC)
-
-
-def _engine(url: str, connections: int, *, patient: bool = False) -> AsyncEngine:
-    """`patient`: no statement and no wait for another replica is cut off."""
-    stuck_ms = "0" if patient else str(_STUCK_MS)
+def _engine(url: str, connections: int, *, stuck_s: float | None) -> AsyncEngine:
+    """Opens nothing yet. Without `stuck_s` nothing that is done through it is limited in time."""
     try:
         driver = make_url(url).drivername
         match driver:
             case "sqlite+aiosqlite":
                 engine = create_async_engine(url, connect_args={"isolation_level": None})
-                event.listen(engine.sync_engine, "connect", _set_pragmas)
-                event.listen(engine.sync_engine, "begin", _begin)
+                prepare(engine.sync_engine)
                 return engine
             case "postgresql+asyncpg":
                 return create_async_engine(
@@ -174,14 +206,8 @@ def _engine(url: str, connections: int, *, patient: bool = False) -> AsyncEngine
                     max_overflow=0,
                     connect_args={
                         "timeout": _CONNECT_S,
-                        "command_timeout": None if patient else _STATEMENT_S,
-                        "server_settings": {
-                            "application_name": "edgeloop",
-                            "idle_in_transaction_session_timeout": stuck_ms,
-                            "lock_timeout": stuck_ms,
-                            # Whatever the server's default: a device lets go after a commit.
-                            "synchronous_commit": "on",
-                        },
+                        "command_timeout": None if stuck_s is None else _STATEMENT_S,
+                        "server_settings": _server_settings(stuck_s),
                     },
                 )
     except (SQLAlchemyError, NoSuchModuleError) as err:
@@ -193,18 +219,11 @@ def _engine(url: str, connections: int, *, patient: bool = False) -> AsyncEngine
     )
 
 
-def _set_pragmas(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={_BUSY_MS}", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    # A transaction that reads first and writes later would fail where another process wrote in between: SQLite cannot
-    # wait for its turn then. What only reads needs no transaction.
-    if connection.get_execution_options().get("writes"):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _server_settings(stuck_s: float | None) -> dict[str, str]:
+    # Whatever the server's default: a device lets go after a commit.
+    settings = {"application_name": "edgeloop", "synchronous_commit": "on"}
+    limit = "0" if stuck_s is None else str(round(stuck_s * 1e3))
+    return settings | {"idle_in_transaction_session_timeout": limit, "lock_timeout": limit}
 
 
 def _migrate(connection: Connection) -> None:

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, bindparam, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from cloud_service.storage.models import PurgedSample, Sample, Tombstone
+from cloud_service.storage.models import Incident, PurgedSample, Sample, Tombstone, WornPack
 from cloud_service.storage.payloads import Left, Payloads
 from cloud_service.storage.values import Purged, SampleFilter, conditions
 
@@ -31,10 +31,12 @@ class Deletion(Payloads):
         """
         if which == SampleFilter():
             raise ValueError("a purge needs at least one condition")
-        return await self._delete_all(conditions(which), for_good=True)
+        gone = await self._delete_all(conditions(which), for_good=True)
+        await self.sweep()
+        return gone
 
     async def purge_device(self, device: str) -> Purged:
-        """Delete everything of a device for good, and refuse from now on what it had sent before.
+        """Delete everything of a device for good, its incidents too; refuse from now on what it had sent before.
 
         See `cloud_service.storage.intake` for what is refused afterwards.
         """
@@ -47,9 +49,15 @@ class Deletion(Payloads):
             ]
             if marks:
                 await connection.execute(self._database.insert_or_skip(Tombstone), marks)
-        return await self._delete_all([Sample.device == device], for_good=True)
+        gone = await self._delete_all([Sample.device == device], for_good=True)
+        # After the samples, that no more are found in them.
+        async with self._database.in_turn() as connection:
+            await connection.execute(delete(Incident).where(Incident.device == device))
+        await self.sweep()
+        return gone
 
     async def _delete_all(self, where: Sequence[ColumnElement[bool]], *, for_good: bool) -> Purged:
+        """Delete rows; their payloads go with the next sweep."""
         samples, blobs = 0, 0
         while True:
             async with self._database.in_turn() as connection:
@@ -58,19 +66,18 @@ class Deletion(Payloads):
             samples += len(ids)
             if not ids:
                 break
-        await self.sweep()
         return Purged(samples, blobs)
 
     async def _delete_ids(self, ids: Sequence[UUID]) -> Purged:
-        """Delete these samples and their duplicates, which go first; they may come back.
+        """Delete the rows of these samples and of their duplicates, which go first; they may come back.
 
-        A duplicate that a human labelled stays and takes its first's place.
+        Duplicates that a human labelled stay: the oldest takes the place of what they were like.
         """
         gone = Purged()
         for start in range(0, len(ids), _ROWS):
             some = ids[start : start + _ROWS]
-            duplicates = [Sample.duplicate_of.in_(some), Sample.human_label.is_(None)]
-            gone += await self._delete_all(duplicates, for_good=False)
+            unlabelled = (Sample.duplicate_of.in_(some), Sample.human_label.is_(None), Sample.id.not_in(some))
+            gone += await self._delete_all(unlabelled, for_good=False)
             gone += await self._delete_all([Sample.id.in_(some)], for_good=False)
         return gone
 
@@ -78,7 +85,7 @@ class Deletion(Payloads):
         """Delete rows and list what they leave behind; returns how many payloads nobody needs."""
         if not ids:
             return 0
-        columns = (Sample.id, Sample.device, Sample.blob, Sample.pack, Sample.payload_bytes)
+        columns = (Sample.id, Sample.device, Sample.blob, Sample.pack, Sample.payload_bytes, Sample.own_pack)
         query = select(*columns).where(Sample.id.in_(ids))
         rows = (await connection.execute(query)).all()
         if for_good:
@@ -87,7 +94,15 @@ class Deletion(Payloads):
         await _appoint_heirs(connection, ids)
         await connection.execute(delete(Sample).where(Sample.id.in_(ids)))
         left = [Left(row.blob, row.pack or row.blob, row.payload_bytes) for row in rows]
-        return await self._leave(connection, left, for_good=for_good)
+        if for_good:
+            # Duplicates' own payloads: where they lie still, the pack is marked.
+            own = {row.own_pack for row in rows if row.own_pack is not None}
+            await connection.execute(update(WornPack).where(WornPack.name.in_(own)).values(due=True))
+        await connection.run_sync(self._leave, left, for_good=for_good)
+        blobs = {row.blob for row in rows}
+        # Whoever has a payload that others have too is a first one, or points to one.
+        needed = select(Sample.blob).where(Sample.blob.in_(blobs), Sample.duplicate_of.is_(None)).distinct()
+        return len(blobs) - len((await connection.scalars(needed)).all())
 
 
 async def _appoint_heirs(connection: AsyncConnection, ids: Sequence[UUID]) -> None:

@@ -13,22 +13,21 @@ from sqlalchemy import (
     BigInteger,
     BindParameter,
     ColumnElement,
+    Connection,
     Select,
     String,
     Uuid,
     bindparam,
-    case,
     cast,
     literal,
     null,
     select,
     union_all,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.types import TypeEngine
 
-from cloud_service.storage.models import PurgedSample, Sample, Tombstone, UtcTime, WornPack
+from cloud_service.storage.models import PurgedSample, Sample, Tombstone, UtcTime
 
 
 class _Kind(IntEnum):
@@ -37,8 +36,7 @@ class _Kind(IntEnum):
     STORED = 0
     PURGED = 1
     GRAVE = 2
-    WORN = 3
-    FIRST = 4
+    FIRST = 3
 
 
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
@@ -71,14 +69,12 @@ class Facts:
 
     Attributes:
         stored, purged: ids.
-        pack_marks: the pack's mark, if it has one: whether it was deleted.
         firsts: by device, task and payload.
     """
 
     stored: set[UUID] = field(default_factory=set)
     purged: set[UUID] = field(default_factory=set)
     graves: list[Grave] = field(default_factory=list)
-    pack_marks: list[bool] = field(default_factory=list)
     firsts: dict[tuple[str, str, str], First] = field(default_factory=dict)
 
 
@@ -117,24 +113,27 @@ _FIRST = {
 _QUESTION = union_all(
     *_KNOWN,
     _part(_Kind.GRAVE, _GRAVE).where(Tombstone.device.in_(_DEVICES)),
-    _part(_Kind.WORN, {"number": case((WornPack.deleted, 1), else_=0)}).where(WornPack.name == bindparam("pack_name")),
-    _part(_Kind.FIRST, _FIRST).where(Sample.blob.in_(_BLOBS), Sample.duplicate_of.is_(None)),
+    _part(_Kind.FIRST, _FIRST).where(
+        # Devices that see the same are many (a dark picture), so only those that ask.
+        Sample.blob.in_(_BLOBS),
+        Sample.device.in_(_DEVICES),
+        Sample.duplicate_of.is_(None),
+    ),
 )
 _KNOWN_QUESTION = union_all(*_KNOWN)
 
 
-async def ask(
-    connection: AsyncConnection,
+def ask(
+    connection: Connection,
     *,
     ids: Collection[UUID],
     devices: Collection[str],
-    pack: str,
     blobs: Collection[str],
 ) -> Facts:
-    """What is known of samples, devices, a pack, and payloads that may have been stored before."""
-    values = {"ids": list(ids), "devices": list(devices), "pack_name": pack, "blobs": list(blobs)}
+    """What is known of samples, devices, and payloads that may have been stored before."""
+    values = {"ids": list(ids), "devices": list(devices), "blobs": list(blobs)}
     facts = Facts()
-    for row in await connection.execute(_QUESTION, values):
+    for row in connection.execute(_QUESTION, values):
         match row.kind:
             case _Kind.STORED:
                 facts.stored.add(row.id)
@@ -142,16 +141,14 @@ async def ask(
                 facts.purged.add(row.id)
             case _Kind.GRAVE:
                 facts.graves.append(Grave(row.device, row.task, row.number, row.at))
-            case _Kind.WORN:
-                facts.pack_marks.append(bool(row.number))
             case _:
-                facts.firsts[row.device, row.task, row.blob] = First(row.id, row.pack, row.number)
+                facts.firsts[row.device, row.task, row.blob] = First(row.id, row.pack or row.blob, row.number)
     return facts
 
 
-async def ask_known(connection: AsyncConnection, ids: Collection[UUID]) -> tuple[set[UUID], Mapping[UUID, str]]:
+def ask_known(connection: Connection, ids: Collection[UUID]) -> tuple[set[UUID], Mapping[UUID, str]]:
     """Which samples are stored; and which were deleted on request, with their devices."""
-    rows = (await connection.execute(_KNOWN_QUESTION, {"ids": list(ids)})).all()
+    rows = connection.execute(_KNOWN_QUESTION, {"ids": list(ids)}).all()
     return {row.id for row in rows if row.kind == _Kind.STORED}, {
         row.id: row.device for row in rows if row.kind == _Kind.PURGED
     }

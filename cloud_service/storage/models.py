@@ -102,7 +102,7 @@ class Sample(Table):
         number: the store's own order; later commits have larger ones.
         blob: sha256 of the payload, which is the tensor's CBOR typed array; a duplicate's is its first one's.
         pack, pack_start, payload_bytes: where in the blob store the payload lies, see `cloud_service.storage.packs`;
-            0 bytes: it is the whole object.
+            0 bytes: it is the whole object. No pack: a replica of the first release stored it as object `blob`.
         label: the teacher's.
         probabilities: the teacher's, float32 little-endian.
         failure: why the teacher could not answer.
@@ -110,17 +110,18 @@ class Sample(Table):
         human_label: wins over the teacher's wherever one of the two counts.
         duplicates: how many later samples were like this one.
         duplicate_of: id of the first sample like this one, whose payload stands for both.
+        own_pack: the pack that a duplicate's own payload was put into, where it may lie until the pack is rewritten.
     """
 
     __tablename__ = "samples"
     __table_args__ = (
         Index("samples_by_task", "task", "number"),
         Index("samples_by_device", "device", "number"),
-        Index("samples_by_blob", "blob"),
         Index("samples_by_pack", "pack"),
+        _partial("samples_firsts", "blob", "device", where="duplicate_of IS NULL"),
+        _partial("samples_unanswered", "number", where="label IS NULL AND failure IS NULL"),
         _partial("samples_audits", "task", "stored_at", where="reason = 'audit'"),
         _partial("samples_duplicates", "duplicate_of", where="duplicate_of IS NOT NULL"),
-        _partial("samples_unanswered", "number", where="label IS NULL AND failure IS NULL"),
     )
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
@@ -150,6 +151,7 @@ class Sample(Table):
     labelled_at: Mapped[datetime | None]
     duplicates: Mapped[int] = mapped_column(server_default="0")
     duplicate_of: Mapped[UUID | None] = mapped_column(Uuid)
+    own_pack: Mapped[str | None] = mapped_column(String(64))
 
 
 class Tombstone(Table):
@@ -184,9 +186,9 @@ class WornPack(Table):
     """A pack of which some payloads, or all, are needed no more; see `cloud_service.storage.payloads` for its way out.
 
     Attributes:
-        dead_bytes: of payloads that no row needs.
+        dead_bytes: of payloads that no row needs; 0 and not due: it is being filled, and no row points there yet.
         due: it is to be deleted, after what is still needed was put elsewhere.
-        deleted: the blob store has been told; the mark stays for a while for those who put the same bytes meanwhile.
+        deleted: no row points there, nor ever will; the mark goes once the blob store has deleted it.
     """
 
     __tablename__ = "worn_packs"

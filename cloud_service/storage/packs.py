@@ -2,8 +2,8 @@
 
 A file costs about half a millisecond of processor time to make and sync, and a request to an object store costs more
 still; so what is stored together lies together. A pack is a CBOR sequence (RFC 8742) of typed arrays (RFC 8746): each
-payload can be read alone, by its range of bytes, and a pack can be read without the database. Its name is the sha256
-over the sha256 of its payloads: the same payloads in the same order have the same name.
+payload can be read alone, by its range of bytes, and a pack can be read without the database. What a pack is called is
+not told by what is in it: see `cloud_service.storage.payloads`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ class Pack:
         places: one for each payload that was given, in order; those with the same bytes share one.
     """
 
-    name: str
     data: bytes
     places: tuple[Place, ...]
 
@@ -69,5 +68,4 @@ def _packed(payloads: Sequence[Sequence[bytes | memoryview]]) -> Pack:
             parts += payload
             end += place.size
         places.append(place)
-    name = hashlib.sha256("".join(known).encode()).hexdigest()
-    return Pack(name, b"".join(parts), tuple(places))
+    return Pack(b"".join(parts), tuple(places))

@@ -62,15 +62,14 @@ class Queries(StorePart):
             StoreError: the blob store failed.
         """
         # A replica of an earlier release names no pack: its payload is an object of its own.
-        pack = row.pack or row.blob
         try:
-            [payload] = await self._blobs.get(pack, [Range(row.pack_start, row.payload_bytes)])
+            [payload] = await self._blobs.get(row.pack or row.blob, [Range(row.pack_start, row.payload_bytes)])
         except NotFound:
             # What else was in its pack may have been deleted meanwhile, and this one been put elsewhere.
             moved = await self.one(row.id)
             if moved.pack == row.pack:
                 raise
-            [payload] = await self._blobs.get(moved.pack, [Range(moved.pack_start, moved.payload_bytes)])
+            [payload] = await self._blobs.get(moved.pack or moved.blob, [Range(moved.pack_start, moved.payload_bytes)])
         tensor: Array = codec.decode(payload)
         return tensor
 

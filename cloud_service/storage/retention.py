@@ -56,6 +56,15 @@ class RetentionRules:
 
 
 @dataclass(frozen=True, slots=True)
+class _Over:
+    """What is too much, of a label or (None) of all together."""
+
+    label: int | None
+    rows: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Candidate:
     """What is compared of a row, in the order of `_COLUMNS`."""
 
@@ -97,8 +106,16 @@ class Keeping(Deletion, Queries):
         if rules.max_age is not None:
             old = conditions(SampleFilter(task=task, until=self._now() - rules.max_age))
             gone += await self._delete_all(old, for_good=False)
-        while doomed := await self._surplus(task, rules):
-            gone += await self._delete_ids(doomed)
+        # Counting takes a walk through all of the task. It is counted again only when by that count all is well: what
+        # was deleted may have left its payload to a duplicate.
+        while surplus := await self._surplus(task, rules):
+            before = gone
+            for over in surplus:
+                gone += await self._reduce(task, over)
+            if gone == before:
+                break
+        if gone.samples:
+            await self.sweep()
         return gone
 
     async def select(self, task: str, *, limit: int, per_class: int | None = None) -> list[Sample]:
@@ -115,36 +132,51 @@ class Keeping(Deletion, Queries):
         found = {row.id: row for row in await self._rows(select(Sample).where(Sample.id.in_(chosen)))}
         return [found[one] for one in chosen if one in found]
 
-    async def _surplus(self, task: str, rules: RetentionRules) -> list[UUID]:
-        """Some samples that have to go; empty: the rules are kept."""
-        rows, size = await self._totals(task)
+    async def _surplus(self, task: str, rules: RetentionRules) -> list[_Over]:
+        """By how much the rules are broken: by the whole task, or else by some of its labels; empty: they are kept."""
+        own = case((Sample.duplicate_of.is_(None), Sample.payload_bytes), else_=0)
+        size_of = func.coalesce(func.sum(own), 0)
+        query = select(FINAL_LABEL, func.count(), size_of).where(Sample.task == task).group_by(FINAL_LABEL)
+        async with self._database.reading() as session:
+            counts = [(label, int(n), int(size)) for label, n, size in await session.execute(query)]
+        rows, size = sum(n for _, n, _ in counts), sum(size for *_, size in counts)
         over_rows = rows - rules.max_samples if rules.max_samples is not None else 0
         over_bytes = size - rules.max_bytes if rules.max_bytes is not None else 0
         if over_rows > 0 or over_bytes > 0:
-            return await self._least(task, over_rows, over_bytes, label=None)
-        if rules.max_per_class is None:
+            return [_Over(None, over_rows, over_bytes)]
+        most = rules.max_per_class
+        if most is None:
             return []
-        for label, count in (await self.histograms(task)).classes.items():
-            if count > rules.max_per_class:
-                return await self._least(task, count - rules.max_per_class, 0, label=label)
-        return []
+        return [_Over(label, n - most, 0) for label, n, _ in counts if label is not None and n > most]
 
-    async def _totals(self, task: str) -> tuple[int, int]:
-        own = case((Sample.duplicate_of.is_(None), Sample.payload_bytes), else_=0)
-        query = select(func.count(), func.coalesce(func.sum(own), 0)).where(Sample.task == task)
-        async with self._database.reading() as session:
-            rows, size = (await session.execute(query)).one()
-        return int(rows), int(size)
+    async def _reduce(self, task: str, over: _Over) -> Purged:
+        gone, rows, size = Purged(), over.rows, over.size
+        while rows > 0 or size > 0:
+            doomed, freed = await self._least(task, rows, size, label=over.label)
+            deleted = await self._delete_ids(doomed)
+            if not deleted.samples:
+                break
+            gone += deleted
+            rows, size = rows - deleted.samples, size - freed
+        return gone
 
-    async def _least(self, task: str, rows: int, size: int, *, label: int | None) -> list[UUID]:
-        """The least informative of the oldest, to free `rows` rows and `size` bytes, as far as a window has them."""
-        where = conditions(SampleFilter(task=task, label=label))
+    async def _least(self, task: str, rows: int, size: int, *, label: int | None) -> tuple[list[UUID], int]:
+        """The least informative of the oldest, to free `rows` rows and `size` bytes, as far as a window has them.
+
+        Returns:
+            Their ids, and how many bytes of payloads they have.
+        """
+        where = [*conditions(SampleFilter(task=task, label=label))]
+        if rows <= 0:
+            where.append(Sample.duplicate_of.is_(None))  # the others have no bytes of their own
         limit = _LARGEST_WINDOW if size > 0 else min(max(4 * rows, _SMALLEST_WINDOW), _LARGEST_WINDOW)
         labelled_last = (Sample.human_label.is_not(None), Sample.number)
         query = select(*_COLUMNS).where(*where).order_by(*labelled_last).limit(limit)
         async with self._database.reading() as session:
             window = [_Candidate(*row) for row in await session.execute(query)]
-        return await asyncio.to_thread(_worst, window, rows, size)
+        doomed = await asyncio.to_thread(_worst, window, rows, size)
+        own = {row.id: row.payload_bytes for row in window if row.duplicate_of is None}
+        return doomed, sum(own.get(one, 0) for one in doomed)
 
 
 class Retains(Protocol):
@@ -201,18 +233,20 @@ def _worst(window: Sequence[_Candidate], rows: int, size: int) -> list[UUID]:
         if row.duplicate_of is not None and row.human_label is None and rows > len(doomed):
             doomed.append(row.id)
     rows -= len(doomed)
-    firsts = [row for row in window if row.duplicate_of is None]
+    # A duplicate that a human labelled is worth as much as a first one that a human labelled.
+    firsts = [row for row in window if row.duplicate_of is None or row.human_label is not None]
     width = max((len(row.embedding or b"") // 2 for row in firsts), default=0)
     firsts = firsts[: max(isqrt(_WORK // max(width, 1)), _SMALLEST_WINDOW)]
     by_id = {row.id: row for row in firsts}
     worst_first = _best(firsts, len(firsts), None)[::-1]
     worst_first.sort(key=lambda one: by_id[one].human_label is not None)
     for one in islice(worst_first, (len(firsts) + 1) // 2):
-        if rows <= 0 and size <= 0:
-            break
+        frees = by_id[one].payload_bytes if by_id[one].duplicate_of is None else 0
+        if rows <= 0 and (size <= 0 or not frees):
+            continue
         doomed.append(one)
         rows -= 1
-        size -= by_id[one].payload_bytes
+        size -= frees
     return doomed
 
 

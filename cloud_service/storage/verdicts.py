@@ -8,8 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BindParameter, bindparam, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BindParameter, Connection, bindparam, select, update
 
 from cloud_service.storage.blobs import BlobStore
 from cloud_service.storage.database import Database, utc_now
@@ -31,6 +30,7 @@ _AS_DUPLICATE = (
         pack=bindparam("their_pack"),
         pack_start=bindparam("their_start"),
         payload_bytes=bindparam("their_bytes"),
+        own_pack=bindparam("mine"),
     )
 )
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
@@ -77,10 +77,13 @@ class Verdicts(Payloads):
         at = self._now()
         rows = [{"sample": sample_id, "answered_at": at, **_columns(answer)} for sample_id, answer in answers]
         embedded = {sample_id: answer for sample_id, answer in answers if answer.embedding is not None}
-        async with self._database.in_turn() as connection:
+
+        def write(connection: Connection) -> None:
             if embedded and any(within > 0 for within in self._near_duplicates.values()):
-                await self._fold_duplicates(connection, embedded)
-            await connection.execute(_FIRST_ANSWER, rows)
+                self._fold_duplicates(connection, embedded)
+            connection.execute(_FIRST_ANSWER, rows)
+
+        await self._database.write(write)
 
     async def fail(self, sample_id: UUID, failure: str) -> None:
         """Note that the teacher cannot answer a sample, so that nobody tries for ever."""
@@ -111,21 +114,21 @@ class Verdicts(Payloads):
                 await connection.execute(_HUMAN_LABEL, rows)
         return len(found)
 
-    async def _fold_duplicates(self, connection: AsyncConnection, answers: Mapping[UUID, Answer]) -> None:
-        rows = (await connection.execute(_UNLIKE_YET, {"ids": list(answers)})).all()
+    def _fold_duplicates(self, connection: Connection, answers: Mapping[UUID, Answer]) -> None:
+        rows = (connection.execute(_UNLIKE_YET, {"ids": list(answers)})).all()
         likenesses = [(row, first) for row in rows if (first := self._first_like(row, answers[row.id]))]
         if not likenesses:
             return
         wanted = list({first for _, first in likenesses})
-        firsts = {row.id: row for row in await connection.execute(_FIRSTS, {"ids": wanted})}
+        firsts = {row.id: row for row in connection.execute(_FIRSTS, {"ids": wanted})}
         folded = [(row, firsts[first]) for row, first in likenesses if first in firsts]
         if not folded:
             return
-        await connection.execute(_AS_DUPLICATE, [_pointed(row, first) for row, first in folded])
+        connection.execute(_AS_DUPLICATE, [_pointed(row, first) for row, first in folded])
         counts = Counter(first.id for _, first in folded)
-        await connection.execute(COUNT_DUPLICATES, [{"sample": one, "more": more} for one, more in counts.items()])
-        left = [Left(row.blob, row.pack, row.payload_bytes) for row, _ in folded]
-        await self._leave(connection, left, for_good=False)
+        connection.execute(COUNT_DUPLICATES, [{"sample": one, "more": more} for one, more in counts.items()])
+        left = [Left(row.blob, row.pack or row.blob, row.payload_bytes) for row, _ in folded]
+        self._leave(connection, left, for_good=False)
 
     def _first_like(self, row: Any, answer: Answer) -> UUID | None:
         within = self._near_duplicates.get(row.task, 0.0)
@@ -144,9 +147,10 @@ def _pointed(row: Any, first: Any) -> dict[str, Any]:
         "sample": row.id,
         "first": first.id,
         "their_blob": first.blob,
-        "their_pack": first.pack,
+        "their_pack": first.pack or first.blob,
         "their_start": first.pack_start,
         "their_bytes": first.payload_bytes,
+        "mine": row.pack or row.blob,
     }
 
 

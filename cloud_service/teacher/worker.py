@@ -24,7 +24,7 @@ class Teacher:
     def __init__(self, model: Model, *, task: str, max_waiting: int = 256) -> None:
         self.version = model.version
         self._model = model
-        self._batcher: Batcher[Row] = Batcher(
+        self._batcher: Batcher[Answer | None] = Batcher(
             self._infer,
             name=f"teacher-{task}",
             max_batch=model.max_batch,
@@ -59,10 +59,24 @@ class Teacher:
             TeacherError: the teacher failed on it, or its answer is not finite.
             Expired: its turn came after the deadline.
         """
-        row = await self._batcher.submit(sample, priority=priority, deadline_s=deadline_s)
-        probabilities: NDArray[np.float32] = softmax(row.logits)
-        if probabilities.ndim != 1 or not np.isfinite(probabilities).all():
+        answer = await self._batcher.submit(sample, priority=priority, deadline_s=deadline_s)
+        if answer is None:
             raise TeacherError("the teacher's logits for this sample are not finite")
+        return answer
+
+    def _infer(self, samples: Array) -> list[Answer | None]:
+        """One answer a sample; None: it is not finite. All of a batch in one go: each call of numpy costs 5 µs."""
+        rows = as_rows(self._model.infer(samples))
+        probabilities = softmax([row.logits for row in rows])
+        if probabilities.ndim != 2:
+            return [None] * len(rows)
+        finite: list[bool] = np.logical_and.reduce(np.isfinite(probabilities), axis=1).tolist()
+        return [
+            self._answer(row, each) if whole else None
+            for row, each, whole in zip(rows, probabilities, finite, strict=True)
+        ]
+
+    def _answer(self, row: Row, probabilities: NDArray[np.float32]) -> Answer:
         return Answer(
             probabilities,
             self.version,
@@ -70,6 +84,3 @@ class Teacher:
             temperature=self._model.temperature,
             disagreement=row.disagreement,
         )
-
-    def _infer(self, samples: Array) -> list[Row]:
-        return as_rows(self._model.infer(samples))

@@ -189,7 +189,7 @@ class JobWork:
         message = "the gate let it through" if report.passed else "; ".join(report.reasons)
         # The deployment comes first: a job found running is taken again, and deploying again only repeats itself.
         if report.passed and self._tasks[row.task].rollout is RolloutMode.AUTO:
-            devices = await self._fleet.running(row.task)
+            devices = list(await self._fleet.running(row.task))
             if devices:
                 await self._rollouts.deploy(bundle, devices)
             else:
@@ -242,8 +242,7 @@ class JobWork:
 
     async def _incumbent(self, task: str) -> Incumbent | None:
         """The bundle that most devices run, else the newest that may be shipped."""
-        devices = [device for device in await self._fleet.devices() if task in device.tasks]
-        running = Counter(device.tasks[task]["bundle_sha256"] for device in devices)
+        running = Counter((await self._fleet.running(task)).values())
         known = [bundle for bundle in await self._registry.all(task) if bundle.shippable]
         # max keeps the first of equals, and the registry lists the newest first.
         chosen = max(known, key=lambda bundle: running[bundle.sha256], default=None)

@@ -108,7 +108,9 @@ class Service:
             match self._next(session):
                 case Event.OPENED:
                     self._notifier.ready(f"answering: {', '.join(settings.tasks)}")
-                case Event.STOP:
+                    _say_lost_bundles(settings)
+                case Event.STOP if not stopping:
+                    log.info("stopping: what is not delivered stays spooled")
                     following, fallback, stopping = None, None, True
                     self._notifier.stopping("draining: what is not delivered stays spooled")
                     session.end(within_s=self._drain_s)
@@ -170,6 +172,13 @@ class Service:
         elif not self._ailing:
             log.error("the agent hangs: %s; where systemd watches, it is started again soon", ailment)
         self._ailing = ailment is not None
+
+
+def _say_lost_bundles(settings: AgentSettings) -> None:
+    """A model in a slot needs the factory's bundle no more, until both slots fail: then it is missed too late."""
+    for name, task in settings.tasks.items():
+        if not task.bundle.exists():
+            log.warning("task %s: the factory bundle %s is gone; it is the last resort: put it back", name, task.bundle)
 
 
 def _has_terminal() -> bool:

@@ -21,6 +21,7 @@ from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from shared.errors import BrokerUnavailable, ConnectionLost
+from shared.mqtt.ahead import ReadAhead
 from shared.mqtt.dialling import CONNECT_TIMEOUT_S, paho_client, reach
 from shared.mqtt.held import Held
 from shared.mqtt.inbox import Inbox
@@ -72,7 +73,8 @@ class PahoConnection:
         client = self._client
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
         client.on_message, client.on_publish, client.on_subscribe = self._on_message, self._on_answer, self._on_answer
-        self._socket = await reach(client, self._settings, self._identity)
+        self._socket = ReadAhead(await reach(client, self._settings, self._identity))
+        client._sock = self._socket  # noqa: SLF001  # paho has no other way to be given one
         # A second descriptor of the same socket: paho may close its own in another thread, and the loop must not watch
         # whatever gets its number next.
         self._descriptor = os.dup(self._socket.fileno())
@@ -193,8 +195,8 @@ class PahoConnection:
     def _read(self) -> None:
         with self._lock:
             self._guarded(self._client.loop_read)
-            # What TLS has decrypted already, the socket does not announce again.
-            while self._is_open() and self._has_room and getattr(self._socket, "pending", int)() > 0:
+            # What was read ahead already, the socket does not announce again.
+            while self._is_open() and self._has_room and self._socket.pending() > 0:
                 self._guarded(self._client.loop_read)
             self._hold_back()
 

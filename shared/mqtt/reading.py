@@ -35,7 +35,7 @@ class Reading:
         self.looking = wanted
         if wanted:
             self._loop.add_reader(self._descriptor, self._read)
-            self._loop.call_soon(self._read)  # what TLS has decrypted already, the socket does not announce again
+            self._loop.call_soon(self._read)  # what was read ahead, the socket does not announce again
         else:
             self._pinged_s = self._loop.time()
             self._loop.remove_reader(self._descriptor)

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from cloud_service.errors import StoreError
+from cloud_service.fleet import Fleet
 from cloud_service.storage.blobs import ObjectBlobs
 from cloud_service.storage.database import open_database
 from cloud_service.storage.samples import Purged, SampleFilter, SampleStore
 from shared.errors import StorageFull
+from shared.messages import DeviceState, LedgerBytes, SpoolState, TaskState, Telemetry
 from tests.e2e.cloud_process import Cloud, device
 from tests.e2e.store_writer import payload
 from tests.harness.object_store import NO_MOTO, S3
@@ -167,6 +169,25 @@ async def test_numbers_grow_in_the_order_of_commits(postgres):
         done.set()
         await reader
     assert sorted(seen) == sorted(one for mine in ids for one in mine)
+
+
+async def test_fleet_is_read_alike_on_both_databases(database_url):
+    telemetry = Telemetry(seq=1, uptime_s=5.0, tasks={}, ledger=LedgerBytes(), spool=SpoolState(items=3))
+    async with open_database(database_url) as database:
+        fleet = Fleet(database)
+        for name, tasks in {"cam-1": ("digits",), "cam-2": ("a.b-c", "digits"), "cam-3": ()}.items():
+            states = {task: TaskState(bundle_version="v1", bundle_sha256=f"{task} {name}") for task in tasks}
+            fleet.saw(name, DeviceState(online=True, tasks=states))
+        fleet.saw("cam-2", telemetry)
+        await fleet.flush()
+        assert await fleet.running("digits") == {"cam-1": "digits cam-1", "cam-2": "digits cam-2"}
+        assert await fleet.running("a.b-c") == {"cam-2": "a.b-c cam-2"}
+        assert await fleet.running("a") == {}
+        reported = [(one.name, one.telemetry()) for one in await fleet.reporters()]
+        assert reported == [("cam-1", {}), ("cam-2", telemetry.model_dump(mode="json")), ("cam-3", {})]
+        pages = [await fleet.page(limit=2), await fleet.page(after="cam-2", limit=2)]
+        assert [[device.name for device in page] for page in pages] == [["cam-1", "cam-2"], ["cam-3"]]
+        assert pages[0][1] == await fleet.device("cam-2")
 
 
 async def test_payloads_live_in_s3_as_a_user_sets_it_up(s3, monkeypatch, database_url):

@@ -113,15 +113,19 @@ def jobs(job_parts, digits_task, tmp_path):
 
 
 @pytest.fixture
-async def url(digits_task, fleet, registry, rollouts, samples, jobs, estimator):
+def http():
+    """What the service at `url` is told of its API; a test may be parametrized with another."""
+    return HttpSettings()
+
+
+@pytest.fixture
+async def url(http, digits_task, fleet, registry, rollouts, samples, jobs, estimator):
     def health() -> Health:
         return Health(
             status="ok", broker="up", version="0", site="demo", uptime_s=1.0, teachers={}, counts={}, faults={}
         )
 
-    domain = Domain(
-        HttpSettings(), {"digits": digits_task}, health, fleet, registry, rollouts, samples, jobs, estimator
-    )
+    domain = Domain(http, {"digits": digits_task}, health, fleet, registry, rollouts, samples, jobs, estimator)
     async with TestServer(build_app(domain)) as server:
         yield str(server.make_url("")).rstrip("/")
 

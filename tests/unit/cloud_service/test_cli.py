@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 
 import pytest
@@ -111,10 +112,11 @@ async def test_onnx_model_is_pushed_with_its_description(edgeloop, url, files):
         (("model", "push", "missing.bundle"), 65, "cannot read"),
         (("model", "push", "model.json"), 65, "not a bundle"),
         (("model", "push", "v2.bundle", "--all"), 65, "no device runs"),
-        (("model", "deploy", "digits", "v9", "--device", "a"), 66, "v9"),
+        (("model", "deploy", "digits", "v9", "--device", "a"), 66, "edgeloop model list"),
         (("model", "deploy", "digits", "v9"), 2, "--all"),
         (("distill", "run", "sounds"), 66, "the service serves: digits"),
-        (("distill", "show", "none"), 66, "no job"),
+        (("distill", "show", "none"), 66, "edgeloop distill list"),
+        (("model", "push", "v2.bundle", "--device", "a/b"), 65, "edgeloop: devices: String"),
     ],
 )
 async def test_errors_are_one_line_and_a_code(edgeloop, url, files, monkeypatch, arguments, code, words):
@@ -124,6 +126,7 @@ async def test_errors_are_one_line_and_a_code(edgeloop, url, files, monkeypatch,
     assert words in err
     assert err.count("\n") == 1
     assert err.startswith("edgeloop: ")
+    assert not re.search(r"\b(GET|POST)\b|/api/|openapi", err)
 
 
 async def test_tables_and_json_show_the_same(edgeloop, url, fleet):
@@ -133,6 +136,13 @@ async def test_tables_and_json_show_the_same(edgeloop, url, fleet):
     _, out, _ = await edgeloop("devices", "--url", url, "--json")
     assert json.loads(out)["items"][0]["name"] == "cam-1"
     assert (await edgeloop("version"))[1].strip()
+
+
+async def test_devices_of_all_pages_are_listed(edgeloop, url, fleet):
+    await online(fleet, *(f"cam-{n:04}" for n in range(1_001)))
+    _, out, _ = await edgeloop("devices", "--url", url, "--json")
+    assert [device["name"] for device in json.loads(out)["items"]] == [f"cam-{n:04}" for n in range(1_001)]
+    assert json.loads(out)["next"] is None
 
 
 async def test_job_is_run_to_its_end_shown_and_not_cancelled_afterwards(edgeloop, url):

@@ -12,6 +12,7 @@ from PIL import Image
 from cloud_service.api import exports, labels
 from cloud_service.api import samples as samples_api
 from cloud_service.cli_labels import samples_app
+from cloud_service.settings import HttpSettings
 from cloud_service.storage.samples import Answer, NewSample, SampleFilter
 from shared.messages import Reason
 from tests.sim.bundles import sample
@@ -142,6 +143,19 @@ async def test_export_follows_the_files_ending(run, ids, tmp_path):
     assert "no sample matched" in err
 
 
+@pytest.mark.parametrize("http", [HttpSettings(max_export_bytes=4 * 64)])
+async def test_export_that_is_not_all_says_how_to_get_the_rest(run, edgeloop, ids, tmp_path, http):
+    first = tmp_path / "my samples.npz"
+    code, _, err = await run("export", first, "--task", "digits", "--limit", "5")
+    assert (code, "4 samples in" in err, "6 samples match" in err) == (0, True, True)
+    following = shlex.split(err.splitlines()[-1].removeprefix("more: "))
+    assert following[:4] == ["edgeloop", "samples", "export", str(tmp_path / "my samples-2.npz")]
+    code, _, err = await edgeloop(*following[1:])
+    assert (code, "more:" in err) == (0, False)
+    names = [np.load(file)["id"].tolist() for file in (first, tmp_path / "my samples-2.npz")]
+    assert names == [ids[:4], ids[4:5]]
+
+
 async def test_export_that_breaks_off_leaves_no_file(run, samples, ids, blobs, tmp_path):
     await samples.add([NewSample("cam-1", header(seq=n), sample(n % 10, value=50 + n)) for n in range(10, 50)])
     oldest, content = next(iter(blobs.blobs.items()))
@@ -200,9 +214,11 @@ async def test_purge_says_how_much_and_wants_a_yes(run, ids, samples):
 
 WRONG = [
     (("list", "--since", "yesterday"), 2, "today, 90m"),
-    (("list", "--after", "nonsense"), 65, "cursor"),
+    (("list", "--after", "nonsense"), 65, "--after: nothing that a list said"),
     (("list", "--label", "bird"), 65, "no label 'bird'"),
+    (("list", "--min-hardness", "nan"), 65, "--min-hardness: "),
     (("show", "nonsense"), 66, "no sample id"),
+    (("show", "0190f000-0000-7000-8000-000000000000"), 66, "edgeloop samples list"),
     (("show", "../summary"), 66, "no sample id"),
     (("show", "x", "--save", "x.jpg"), 2, "FILE.npy or FILE.png"),
     (("histogram", "--task", "sounds"), 66, "serves digits"),
@@ -211,7 +227,8 @@ WRONG = [
     (("label",), 2, "--from"),
     (("label", "x"), 2, "--from"),
     (("label", "x", "y", "--from", "z"), 2, "--from"),
-    (("label", "x", "1"), 65, "valid UUID"),
+    (("label", "x", "1"), 65, "edgeloop: id: Input should be a valid UUID"),
+    (("label", "0190f000-0000-7000-8000-000000000000", "1"), 65, "(--skip leaves them out)"),
     (("label", "--from", "missing.json"), 2, "cannot read"),
     (("purge",), 2, "which samples"),
     (("purge", "--yes"), 2, "which samples"),
@@ -223,6 +240,7 @@ async def test_errors_are_one_line_and_a_code(run, monkeypatch, tmp_path):
     for arguments, code, words in WRONG:
         got, _, err = await run(*arguments)
         assert (got, words in err, err.count("\n")) == (code, True, 1), arguments
+        assert not re.search(r"\b(GET|POST|query|body)\b|/api/|openapi", err), err
 
 
 def test_page_about_labels_names_every_command_and_route():

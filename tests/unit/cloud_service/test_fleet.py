@@ -19,12 +19,13 @@ async def test_fleet_keeps_what_devices_say_of_themselves(fleet):
     fleet.saw("cam-1", TELEMETRY)
     fleet.saw("cam-2")
     await fleet.flush()
-    first, second = await fleet.devices()
+    first, second = await fleet.page(limit=9)
     assert (first.name, first.online, first.agent_version) == ("cam-1", True, "0.1.0")
     assert first.tasks["digits"]["bundle_version"] == "v1"
     assert first.telemetry["spool"]["items"] == 3
     assert (second.name, second.online, second.tasks) == ("cam-2", False, {})
-    assert await fleet.running("digits") == ["cam-1"]
+    assert await fleet.running("digits") == {"cam-1": "a" * 64}
+    assert await fleet.running("dig") == {}
 
 
 async def test_last_will_ends_presence_but_not_what_is_known(database):
@@ -69,7 +70,7 @@ async def test_observations_survive_a_database_that_fails_for_a_while(fleet, dat
     await fleet.flush()
     await rename("hidden", "devices")
     await fleet.flush()
-    first, second = await fleet.devices()
+    first, second = await fleet.page(limit=9)
     assert (first.name, first.online, first.tasks["digits"]["bundle_version"]) == ("cam-1", True, "v1")
     assert (second.name, second.online) == ("cam-2", False)
     assert len([r for r in caplog.records if "no such table" in r.message]) == 1
@@ -79,6 +80,22 @@ async def test_running_fleet_stores_by_itself(fleet):
     running = asyncio.create_task(fleet.run())
     fleet.saw("cam-1")
     async with asyncio.timeout(5):
-        while not await fleet.devices():
+        while not await fleet.page(limit=9):
             await asyncio.sleep(0)
     running.cancel()
+
+
+async def test_devices_are_read_in_pages_by_name(fleet):
+    names = [f"cam-{n:04}" for n in range(1_000)]
+    for name in reversed(names):
+        fleet.saw(name)
+    fleet.saw("cam-0001", TELEMETRY)
+    await fleet.flush()
+    assert [device.name for device in await fleet.page(limit=2)] == names[:2]
+    assert [device.name for device in await fleet.page(after="cam-0997", limit=5)] == names[998:]
+    found = await fleet.reporters()
+    assert [device.name for device in found] == names
+    assert [device.telemetry() for device in found[:2]] == [{}, TELEMETRY.model_dump(mode="json")]
+    fleet.saw("cam-1000")
+    await fleet.flush()
+    assert [device.name for device in await fleet.reporters()] == [*names, "cam-1000"]

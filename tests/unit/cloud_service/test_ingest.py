@@ -28,6 +28,8 @@ async def test_samples_of_many_devices_are_stored_and_each_answered_to_its_own(c
             assert verdict.teacher == "t1"
         assert len(a.verdicts) == len(b.verdicts) == 20
         assert (ingest.counts.samples, ingest.counts.stored, ingest.counts.verdicts) == (40, 40, 40)
+        timed = (ingest.latencies.stored, ingest.latencies.answered)
+        assert [{task: sum(each.counts) for task, each in found.items()} for found in timed] == [{"digits": 40}] * 2
     assert len(await samples.page(SampleFilter(device="a"), before=None, limit=100)) == 20
 
 
@@ -50,6 +52,54 @@ async def test_redelivery_is_answered_from_the_store(cloud, broker, model):
         assert model.calls == calls
         assert ingest.counts.redelivered >= 1
         assert ingest.counts.stored == 1
+
+
+async def test_samples_that_nobody_waits_for_are_stored_together_as_soon_as_they_fill_a_batch(cloud, broker, blobs):
+    async with cloud(company_s=1.0, batch=3) as ingest, device(broker) as cam:
+        sent = [await cam.send(sample(n)) for n in range(2)]
+        await until(lambda: ingest.waiting == 2)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert blobs.blobs == {}
+        async with asyncio.timeout(0.9):
+            sent.append(await cam.send(sample(2)))
+            await until(lambda: blobs.blobs)
+        for one in sent:
+            await cam.verdict(one.sample_id)
+        assert len(blobs.blobs) == 1
+
+
+async def test_sample_that_somebody_waits_for_takes_those_along_that_wait_for_company(cloud, broker, blobs):
+    async with cloud(company_s=1.0) as ingest, device(broker) as cam:
+        waits = await cam.send(sample(1))
+        await until(lambda: ingest.waiting == 1)
+        async with asyncio.timeout(0.9):
+            wanted = await cam.send(sample(2), deadline_ms=5_000)
+            for one in (wanted, waits):
+                await cam.verdict(one.sample_id)
+        assert len(blobs.blobs) == 1
+
+
+async def test_lone_sample_waits_for_company_no_longer_than_it_may(cloud, broker):
+    async with cloud(company_s=0.01), device(broker) as cam:
+        sent = await cam.send(sample(3))
+        assert (await cam.verdict(sent.sample_id)).prediction == 3
+
+
+async def test_repetition_to_another_replica_is_answered_from_the_store(cloud, broker, model, samples, blobs):
+    async with cloud(), device(broker) as cam:
+        frame = messages.encode_sample(sent := header(), sample(4))
+        await cam.publish(Channel.SAMPLE, frame)
+        await cam.verdict(sent.sample_id)
+    calls, stored = model.calls, dict(blobs.blobs)
+    async with cloud() as ingest, device(broker) as cam:
+        for count in (1, 2):
+            await cam.publish(Channel.SAMPLE, frame)
+            await cam.verdict(sent.sample_id, count=count)
+        assert (ingest.counts.redelivered, ingest.counts.stored) == (2, 0)
+    assert model.calls == calls
+    await samples.sweep()
+    assert blobs.blobs == stored
 
 
 async def test_slow_verdict_is_receipted_first_and_comes_later(cloud, broker, model, clock, samples):

@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from cloud_service.instances import own_name
+from shared.errors import SettingsError
 from shared.topics import is_name
 from tests.harness import ROOT
 
@@ -51,5 +52,10 @@ def test_name_of_a_process_that_was_killed_is_free(tmp_path):
 
 def test_folder_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "instances").write_text("a file where the folder should be")
-    with pytest.raises(OSError, match="instances"), own_name(tmp_path):
+    with pytest.raises(SettingsError, match=r"instances: .*exists; .*data_dir"), own_name(tmp_path):
         pass
+
+
+def test_system_error_within_the_block_is_not_taken_for_the_folders(tmp_path):
+    with pytest.raises(FileNotFoundError), own_name(tmp_path):
+        (tmp_path / "none").read_bytes()

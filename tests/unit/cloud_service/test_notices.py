@@ -51,3 +51,14 @@ def test_recurring_fault_that_stopped_is_summed_up_all_the_same_and_begins_anew_
         "in the last 60 s also: bad 2; the latest: bad",
         "bad again",
     ]
+
+
+def test_what_a_device_says_is_not_logged_at_any_length(caplog):
+    clock = SimulatedClock()
+    faults = Recurring(log, clock=clock)
+    for _ in range(2):
+        faults.note("topic", "x" * 60_000)
+    clock.advance(61)
+    faults.summarise()
+    assert [len(record.message) < 700 for record in caplog.records] == [True, True]
+    assert all("60,000 characters" in record.message for record in caplog.records)

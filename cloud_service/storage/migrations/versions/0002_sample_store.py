@@ -32,12 +32,28 @@ def upgrade() -> None:
         sa.Column("payload_bytes", _number(), nullable=False, server_default="0"),
         sa.Column("duplicates", _number(), nullable=False, server_default="0"),
         sa.Column("duplicate_of", sa.Uuid(), nullable=True),
+        sa.Column("own_pack", sa.String(length=64), nullable=True),
     ):
         op.add_column("samples", column)
     # Until now each payload was an object of its own.
     op.execute("UPDATE samples SET pack = blob")
-    op.create_index("samples_by_blob", "samples", ["blob"], unique=False)
+    op.create_index(
+        "samples_firsts",
+        "samples",
+        ["blob", "device"],
+        unique=False,
+        sqlite_where=sa.text("duplicate_of IS NULL"),
+        postgresql_where=sa.text("duplicate_of IS NULL"),
+    )
     op.create_index("samples_by_pack", "samples", ["pack"], unique=False)
+    op.create_index(
+        "samples_unanswered",
+        "samples",
+        ["number"],
+        unique=False,
+        sqlite_where=sa.text(_UNANSWERED),
+        postgresql_where=sa.text(_UNANSWERED),
+    )
     op.create_index(
         "samples_audits",
         "samples",
@@ -53,14 +69,6 @@ def upgrade() -> None:
         unique=False,
         sqlite_where=sa.text(_DUPLICATES),
         postgresql_where=sa.text(_DUPLICATES),
-    )
-    op.create_index(
-        "samples_unanswered",
-        "samples",
-        ["number"],
-        unique=False,
-        sqlite_where=sa.text(_UNANSWERED),
-        postgresql_where=sa.text(_UNANSWERED),
     )
     op.create_table(
         "tombstones",
@@ -95,13 +103,14 @@ def downgrade() -> None:
     op.drop_table("purged_samples")
     op.drop_index("tombstones_by_device", table_name="tombstones")
     op.drop_table("tombstones")
-    op.drop_index("samples_unanswered", table_name="samples")
     op.drop_index("samples_duplicates", table_name="samples")
     op.drop_index("samples_audits", table_name="samples")
+    op.drop_index("samples_unanswered", table_name="samples")
     op.drop_index("samples_by_pack", table_name="samples")
-    op.drop_index("samples_by_blob", table_name="samples")
+    op.drop_index("samples_firsts", table_name="samples")
     with op.batch_alter_table("samples") as samples:
         for name in (
+            "own_pack",
             "duplicate_of",
             "duplicates",
             "payload_bytes",

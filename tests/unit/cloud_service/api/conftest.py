@@ -55,7 +55,9 @@ def route_of(method: str, path: str) -> Route | None:
 
 @pytest.fixture
 async def api(digits_task, fleet, registry, rollouts, samples, jobs, estimator):
-    settings = HttpSettings(max_body_bytes=2_000, max_import_bytes=200_000, max_model_bytes=200_000)
+    # An archive takes 30 tensors of 8 × 8 bytes.
+    limits = {"max_body_bytes": 2_000, "max_import_bytes": 200_000, "max_model_bytes": 200_000}
+    settings = HttpSettings(**limits, max_export_bytes=30 * 64)
     domain = Domain(settings, {"digits": digits_task}, health, fleet, registry, rollouts, samples, jobs, estimator)
     async with TestClient(TestServer(build_app(domain))) as client:
         yield Api(client)

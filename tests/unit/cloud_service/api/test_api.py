@@ -8,6 +8,7 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from cloud_service.api.middleware import problems
+from cloud_service.storage.models import Device
 from cloud_service.storage.samples import Answer, NewSample
 from shared.messages import DeviceState, LedgerBytes, Reason, SpoolState, TaskState, Telemetry
 from tests.sim.bundles import LABELS, linear_model, make, sample, weights
@@ -41,7 +42,7 @@ async def test_healthz_answers_without_a_broker(api):
 
 
 async def test_devices_are_listed_and_shown(api, fleet):
-    assert await api("GET", "/api/v1/devices") == (200, {"items": []})
+    assert await api("GET", "/api/v1/devices") == (200, {"items": [], "next": None})
     await seen(fleet)
     _, body = await api("GET", "/api/v1/devices")
     [device] = body["items"]
@@ -51,6 +52,40 @@ async def test_devices_are_listed_and_shown(api, fleet):
     status, problem = await api("GET", "/api/v1/devices/cam-9")
     assert status == 404
     assert "cam-9" in problem["detail"]
+
+
+async def test_devices_come_in_pages_by_name(api, fleet):
+    names = [f"cam-{n}" for n in range(7)]
+    for name in names:
+        fleet.saw(name)
+    await fleet.flush()
+    found, path = [], "/api/v1/devices?limit=3"
+    for count in (3, 3, 1):
+        _, page = await api("GET", path)
+        assert len(page["items"]) == count
+        found += [device["name"] for device in page["items"]]
+        path = f"/api/v1/devices?limit=3&cursor={page['next']}"
+    assert (found, page["next"]) == (names, None)
+    assert (await api("GET", "/api/v1/devices?limit=7"))[1]["next"] is None
+    for wrong in ("cursor=cam-1", "limit=0", "limit=1001", "offset=3"):
+        assert (await api("GET", f"/api/v1/devices?{wrong}"))[0] == 422
+
+
+async def test_device_of_another_version_shows_what_can_be_read(api, fleet, database):
+    await seen(fleet)
+    fleet.saw("cam-2")
+    await fleet.flush()
+    _, whole = await api("GET", "/api/v1/devices/cam-1")
+    async with database.writing() as session:
+        row = await session.get(Device, "cam-1")
+        row.telemetry = row.telemetry | {"colour": "blue", "spool": row.telemetry["spool"] | {"shape": {"x": 1}}}
+        row.tasks = row.tasks | {"sounds": {"bundle": "v3"}}
+    assert await api("GET", "/api/v1/devices/cam-1") == (200, whole)
+    async with database.writing() as session:
+        (await session.get(Device, "cam-1")).telemetry = {"words": "nothing of ours"}
+    status, body = await api("GET", "/api/v1/devices")
+    assert (status, [device["name"] for device in body["items"]]) == (200, ["cam-1", "cam-2"])
+    assert body["items"][0] == whole | {"telemetry": None}
 
 
 async def test_bundle_is_pushed_listed_shown_and_fetched(api, tmp_path):

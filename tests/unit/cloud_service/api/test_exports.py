@@ -44,6 +44,29 @@ async def test_each_format_has_the_samples_that_match(api, ids):
         assert np.array_equal(found["x"][0], sample(9, value=40))
 
 
+async def test_npz_that_is_not_all_says_where_the_next_one_begins(api, ids):
+    found, after = [], ""
+    for count in (30, 10):
+        async with api.client.get(f"{PATH}?format=npz{after}") as response:
+            said = response.headers
+            found += np.load(io.BytesIO(await response.read()))["id"].tolist()
+        assert said["Edgeloop-Samples"] == str(count)
+        after = f"&cursor={said.get('Edgeloop-Next')}"
+    assert found == ids
+    assert "Edgeloop-Next" not in said
+    async with api.client.get(f"{PATH}?format=npz") as response:
+        assert response.headers["Edgeloop-Matching"] == "40"
+
+
+async def test_cursor_holds_for_every_format(api, ids):
+    async with api.client.get(f"{PATH}?format=npz") as response:
+        after = response.headers["Edgeloop-Next"]
+    _, content = await fetched(api, f"cursor={after}")
+    assert [json.loads(line)["id"] for line in content.splitlines()] == ids[30:]
+    _, content = await fetched(api, f"format=label-studio&cursor={after}")
+    assert [task["data"]["sample_id"] for task in json.loads(content)] == ids[30:]
+
+
 async def test_nothing_is_an_empty_list(api):
     assert (await fetched(api, "format=label-studio"))[1] == b"[]\n"
 
@@ -56,6 +79,7 @@ async def test_head_says_what_it_would_be_and_makes_nothing(api, ids):
 WRONG = {
     "format=csv": 422,
     "limit=0": 422,
+    "format=npz&cursor=nonsense": 422,
     "colour=red": 422,
     "format=npz&task=sounds": 404,
     "format=label-studio&task=sounds": 404,

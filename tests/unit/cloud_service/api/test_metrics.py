@@ -13,6 +13,7 @@ from cloud_service.estimates.composition import Basis
 from cloud_service.estimates.drift import Alarm
 from cloud_service.estimates.estimate import Estimate
 from cloud_service.estimates.estimator import Current, Stream
+from cloud_service.latencies import Latencies
 
 HEALTH = Health(
     status="ok",
@@ -46,10 +47,10 @@ CURRENT = Current(
 )
 
 
-def collected(current=CURRENT, *, own_series=10):
+def collected(current=CURRENT, *, own_series=10, latencies=None):
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-        for family in ServiceCollector(HEALTH, current, own_series).collect()
+        for family in ServiceCollector(HEALTH, current, own_series, latencies or Latencies()).collect()
         for sample in family.samples
     }
 
@@ -67,6 +68,20 @@ def test_service_counts_are_there_before_the_first_estimates():
     assert value(found, "uptime_seconds") == 7.0
     assert value(found, "teacher_info", task="digits", version="t1") == 1
     assert not any("agreement" in name for name, _ in found)
+
+
+def test_times_are_histograms_by_task():
+    latencies = Latencies()
+    for seconds in (0.004, 0.03, 7.0, 9_000.0):
+        latencies.note_answered("digits", seconds)
+    latencies.note_stored("digits", 0.5)
+    found = collected(latencies=latencies)
+    buckets = {le: value(found, "verdict_seconds_bucket", task="digits", le=le) for le in ("0.005", "10.0", "+Inf")}
+    assert buckets == {"0.005": 1, "10.0": 3, "+Inf": 4}
+    assert value(found, "verdict_seconds_count", task="digits") == 4
+    assert value(found, "verdict_seconds_sum", task="digits") == pytest.approx(9_007.034)
+    assert value(found, "storing_seconds_bucket", task="digits", le="0.5") == 1
+    assert value(found, "storing_seconds_bucket", task="digits", le="0.25") == 0
 
 
 def test_estimates_come_with_their_bounds():

@@ -1,6 +1,8 @@
 """/api/v1/samples over a real store: filters, pages, tensors, histograms, deletion."""
 
+import asyncio
 import io
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 from uuid import UUID, uuid4
@@ -172,6 +174,27 @@ async def test_tensor_comes_as_accept_says(api, ids):
                 # The sample is dark (16 of 255), and a picture is for eyes.
                 tensor = np.asarray(Image.open(io.BytesIO(content))) // 15
         assert np.array_equal(tensor, sample(3))
+
+
+class Noting(ThreadPoolExecutor):
+    """Notes what is done in its threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[str] = []
+
+    def submit(self, fn, /, *arguments):
+        # asyncio.to_thread hands over a partial of Context.run and the function.
+        self.done.append(getattr(fn.args[0], "__name__", ""))
+        return super().submit(fn, *arguments)
+
+
+async def test_tensor_is_written_beside_the_event_loop(api, ids):
+    asyncio.get_running_loop().set_default_executor(noting := Noting())
+    for accept in ACCEPTS:
+        async with api.client.get(f"{SAMPLES}/{ids[3]}/tensor", headers={"Accept": accept}) as response:
+            assert response.status == 200
+    assert noting.done.count("_written") == len(ACCEPTS)
 
 
 async def test_tensor_that_is_no_picture_or_is_not_there_is_a_problem(api, samples, blobs):

@@ -113,3 +113,11 @@ async def test_what_cannot_be_shown_is_a_link(samples, stored, digits_task):
     parts = exports.label_studio_tasks(samples, Wanted(ALL), task, link=lambda row: f"http://cloud/{row.seq}/tensor")
     (made,) = json.loads(await joined(parts))
     assert 'href="http://cloud/0/tensor"' in made["data"]["link"]
+
+
+@pytest.mark.parametrize(("room", "sizes"), [(64, [1] * 5), (200, [2, 2, 1]), (1, [1] * 5), (10_000, [5])])
+async def test_large_tensors_are_in_memory_a_few_at_a_time(samples, stored, digits_task, room, sizes):
+    await stored(5)
+    assert exports.tensor_bytes(digits_task) == 64
+    pages = exports.with_tensors(samples, Wanted(ALL), digits_task, max_bytes=room)
+    assert [len(page) async for page in pages] == sizes

@@ -56,7 +56,7 @@ async def test_deploying_publishes_what_to_fetch_retained(rollouts, bundle, brok
     await rollouts.deploy(v2, ["a", "b", "a"])
     for device in ("a", "b"):
         target = wanted(broker, device).tasks["digits"].bundle
-        assert target.url == "http://cloud:8080/api/v1/models/digits/v2/bundle"
+        assert target.url == f"http://cloud:8080/bundles/{v2.sha256}"
         assert (target.version, target.sha256, target.size_bytes) == ("v2", v2.sha256, v2.size_bytes)
     assert await states(rollouts) == [("a", "v2", "pending"), ("b", "v2", "pending")]
 

@@ -3,7 +3,7 @@ from random import Random
 import pytest
 
 from cloud_service.simulate.device import Device
-from cloud_service.simulate.plan import Plan
+from cloud_service.simulate.plan import Faults, Keeping, Plan, Samples
 from cloud_service.simulate.tally import Tally
 from cloud_service.simulate.world import World
 from shared import messages
@@ -25,7 +25,13 @@ class Scene:
         self.clock = SimulatedClock()
         self.lost = []
         self.tally = Tally()
-        self.world = World(Plan(site="demo", resend_after_s=10.0, **plan), TENSORS, self.tally, Random(1), self.clock)
+        self.world = World(
+            Plan(site="demo", **({"keeping": Keeping(resend_after_s=10.0)} | plan)),
+            TENSORS,
+            self.tally,
+            Random(1),
+            self.clock,
+        )
         self.device = Device("cam-1", self.world, on_lost=lambda device, why: self.lost.append(why))
         self.broker = WireBroker()
 
@@ -77,7 +83,7 @@ def test_sample_is_one_of_the_tensors_and_counts(scene):
 
 
 def test_audits_say_with_what_chance_they_were_drawn():
-    scene = Scene(audits=1.0).connect()
+    scene = Scene(samples=Samples(audits=1.0)).connect()
     scene.device.make_sample(scene.clock())
     ((header, _),) = scene.samples()
     assert (header.reason, header.inclusion_probability) == (Reason.AUDIT, 1.0)
@@ -162,14 +168,14 @@ def test_sample_that_is_answered_while_its_repetition_waits_is_not_repeated():
 
 
 def test_device_that_keeps_enough_makes_no_more_samples():
-    scene = Scene(keep=2).connect()
+    scene = Scene(keeping=Keeping(most=2, resend_after_s=10.0)).connect()
     for _ in range(5):
         scene.device.make_sample(scene.clock())
     assert (scene.tally.samples, scene.tally.dropped, scene.device.kept) == (2, 3, 2)
 
 
 def test_deadline_shrinks_with_age_and_a_late_verdict_is_counted():
-    scene = Scene(deadline_ms=12_000).connect()
+    scene = Scene(samples=Samples(deadline_ms=12_000)).connect()
     scene.device.make_sample(scene.clock())
     scene.clock.advance(10)
     scene.device.look(scene.clock())
@@ -180,7 +186,7 @@ def test_deadline_shrinks_with_age_and_a_late_verdict_is_counted():
 
 
 def test_duplicates_are_the_same_frame_twice():
-    scene = Scene(duplicates=1.0).connect()
+    scene = Scene(faults=Faults(duplicates=1.0)).connect()
     scene.device.make_sample(scene.clock())
     frames = scene.up(Channel.SAMPLE)
     assert len(frames) == 2
@@ -189,7 +195,7 @@ def test_duplicates_are_the_same_frame_twice():
 
 
 def test_malformed_frames_come_beside_the_honest_ones():
-    scene = Scene(malformed=1.0).connect()
+    scene = Scene(faults=Faults(malformed=1.0)).connect()
     for _ in range(20):
         scene.device.make_sample(scene.clock())
     bad = 0

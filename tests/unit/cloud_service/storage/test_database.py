@@ -5,12 +5,12 @@ from uuid import UUID
 import numpy as np
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import bindparam, insert, inspect, select, text
+from sqlalchemy import bindparam, func, insert, inspect, select, text, update
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from cloud_service.errors import StoreError
-from cloud_service.storage.database import MIGRATIONS, _translated, open_database, utc_now
+from cloud_service.storage.database import _MIGRATION_LOCK, MIGRATIONS, _translated, open_database, utc_now
 from cloud_service.storage.models import Device, Table, UtcTime
 from cloud_service.storage.samples import SampleStore
 from shared import codec
@@ -172,6 +172,24 @@ async def test_hanging_replica_loses_its_locks(postgres):
             assert await session.scalar(text(f"SHOW {setting}")) == "10s"
 
 
+async def test_migration_waits_for_another_replicas_as_long_as_it_takes(postgres):
+    url = postgres.create("waits")
+    holder = create_async_engine(url)
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    opening = open_database(url, stuck_s=0.05)
+    async with holder.begin() as connection:
+        await connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
+        started = asyncio.create_task(opening.__aenter__())
+        while not (started.done() or await connection.scalar(waiting)):
+            await connection.exec_driver_sql("SELECT pg_sleep(0.01)")
+        # Ten times what a replica in service waits for a lock.
+        await connection.exec_driver_sql("SELECT pg_sleep(0.5)")
+        assert not started.done()
+    await started
+    await opening.__aexit__(None, None, None)
+    await holder.dispose()
+
+
 async def test_turn_that_is_cancelled_or_fails_leaves_nothing_and_lets_the_next_one_in(database):
     entered = asyncio.Event()
 
@@ -224,3 +242,44 @@ async def test_database_that_the_service_does_not_use_is_named_with_a_remedy(url
     with pytest.raises(SettingsError, match=words):
         async with open_database(url):
             pass
+
+
+async def test_function_that_writes_is_one_transaction_and_its_failure_undoes_it(database):
+    def fails(connection):
+        connection.execute(insert(Device), [columns("cam")])
+        raise RuntimeError("after the row")
+
+    with pytest.raises(RuntimeError, match="after the row"):
+        await database.write(fails)
+    assert await database.ask(_count) == 0
+    assert await database.write(lambda connection: connection.execute(insert(Device), [columns("cam")]).rowcount) == 1
+    assert await database.ask(_count) == 1
+
+
+async def test_functions_that_write_see_each_other_and_the_turns_between_them(database):
+    async def turn(number):
+        if number % 2:
+            async with database.in_turn() as connection:
+                await connection.run_sync(_one_more)
+        else:
+            await database.write(_one_more)
+
+    await database.write(lambda connection: connection.execute(insert(Device), [columns("cam")]))
+    await asyncio.gather(*(turn(number) for number in range(20)))
+    assert await database.ask(lambda connection: connection.scalar(select(Device.agent_version))) == "1" * 20
+
+
+async def test_function_that_the_database_refuses_raises_ours(database):
+    with pytest.raises(StoreError, match="the database failed"):
+        await database.ask(lambda connection: connection.exec_driver_sql("SELECT nothing FROM nowhere"))
+    with pytest.raises(StoreError, match="the database failed"):
+        await database.write(lambda connection: connection.exec_driver_sql("UPDATE nowhere SET nothing = 1"))
+
+
+def _count(connection):
+    return connection.scalar(select(func.count()).select_from(Device))
+
+
+def _one_more(connection):
+    now = connection.scalar(select(Device.agent_version))
+    connection.execute(update(Device).values(agent_version=f"{now}1"))

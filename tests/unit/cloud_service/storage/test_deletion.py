@@ -1,14 +1,18 @@
 """What is deleted is gone: rows, bytes, and for good; nothing else goes with it."""
 
 import asyncio
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
+from sqlalchemy import select, update
 
 from cloud_service.errors import NotFound, StoreError
-from cloud_service.storage.models import WornPack
+from cloud_service.storage.models import Incident, Sample, WornPack
 from cloud_service.storage.samples import Purged, RetentionRules, SampleFilter, SampleStore
+from shared import codec
+from shared.bundle import sha256
 from tests.sim.bundles import sample
 from tests.sim.stored import new, says
 
@@ -20,8 +24,6 @@ async def rows(store, which=EVERYTHING):
 
 
 async def marks(database):
-    from sqlalchemy import select
-
     async with database.reading() as session:
         return list(await session.scalars(select(WornPack)))
 
@@ -91,11 +93,9 @@ async def test_same_payloads_added_again_after_their_deletion_are_there(samples,
     await samples.add([new(1), new(2)])
     await samples.purge(SampleFilter(task="digits"))
     assert blobs.blobs == {}
-    [mark] = await marks(database)
-    assert mark.deleted
+    assert await marks(database) == []
     await samples.add([new(1), new(2)])
     assert [int((await samples.tensor(row)).argmax()) for row in await rows(samples)] == [1, 2]
-    assert await marks(database) == []
     assert await samples.sweep() == 0
 
 
@@ -108,6 +108,165 @@ class Forgetful:
     async def delete(self, names):
         await self._blobs.delete(names)
         raise StoreError("the reply was lost: simulated")
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class Dying:
+    """A blob store at one of whose steps the sweep ends: the process is killed, or the reply never comes."""
+
+    def __init__(self, inner, step, end) -> None:
+        self.inner, self.step, self.end = inner, step, end
+
+    async def put(self, name, data):
+        await self._do("put", lambda: self.inner.put(name, data))
+
+    async def get(self, name, ranges):
+        return await self.inner.get(name, ranges)
+
+    async def delete(self, names):
+        await self._do("delete", lambda: self.inner.delete(names))
+
+    async def _do(self, step, do):
+        if self.step == f"before {step}":
+            raise self.end
+        await do()
+        if self.step == f"after {step}":
+            raise self.end
+
+
+@pytest.mark.parametrize("step", ["before put", "after put", "before delete", "after delete"])
+@pytest.mark.parametrize("end", [Killed(), asyncio.CancelledError(), StoreError("the blob store failed: no reply")])
+async def test_sweep_that_ends_in_the_middle_of_a_removal_loses_nothing_that_is_needed(database, blobs, step, end):
+    at = [datetime(2026, 1, 1, tzinfo=UTC)]
+    store = SampleStore(database, blobs, now=lambda: at[0])
+    await store.add([new(n, device=f"cam-{n}") for n in range(4)])
+    dying = SampleStore(database, Dying(blobs, step, end), now=lambda: at[0])
+    with pytest.raises(type(end)):
+        await dying.purge_device("cam-2")
+
+    async def there():
+        return [int((await store.tensor(row)).argmax()) for row in await rows(store)]
+
+    assert await there() == [0, 1, 3]
+    await store.add([new(2, device="cam-5")])
+    await store.sweep()
+    assert await there() == [0, 1, 3, 2]
+    # A pack that was being filled is taken for a crashed sweep's after a day.
+    at[0] += timedelta(hours=25)
+    await store.sweep()
+    assert await there() == [0, 1, 3, 2]
+    assert sum(map(len, blobs.blobs.values())) == 4 * (await rows(store))[0].payload_bytes
+    assert await marks(database) == []
+
+
+async def test_commit_of_a_removal_that_fails_loses_nothing_that_is_needed(database, blobs):
+    """Each turn's commit in its order: rolled back after everything of it was done."""
+    at = [datetime(2026, 1, 1, tzinfo=UTC)]
+
+    class Fails:
+        def __init__(self, turn) -> None:
+            self.left = turn
+
+        def __getattr__(self, name):
+            return getattr(database, name)
+
+        @asynccontextmanager
+        async def in_turn(self):
+            async with database.in_turn() as connection:
+                yield connection
+                self.left -= 1
+                if self.left == 0:
+                    raise StoreError("the database failed: simulated")
+
+    store = SampleStore(database, blobs, now=lambda: at[0])
+    for turn in range(1, 20):
+        await store.add([new(n, device=f"cam-{n}") for n in range(4)])
+        try:
+            await SampleStore(Fails(turn), blobs, now=lambda: at[0]).purge_device("cam-2")
+        except StoreError:
+            done = False
+        else:
+            done = True
+        left = {int((await store.tensor(row)).argmax()) for row in await rows(store)}
+        assert left in ({0, 1, 3}, {0, 1, 2, 3})
+        await store.purge_device("cam-2")
+        assert {int((await store.tensor(row)).argmax()) for row in await rows(store)} == {0, 1, 3}
+        await store.purge(SampleFilter(task="digits"))
+        at[0] += timedelta(days=9)
+        await store.sweep()
+        assert blobs.blobs == {}
+        if done:
+            break
+    assert done
+    assert turn > 6
+
+
+async def test_payload_purged_while_it_is_put_into_a_new_pack_is_in_no_object(database, blobs):
+    other = SampleStore(database, blobs)
+    await other.add([new(n, device=f"cam-{n}") for n in range(4)])
+    slow = Interrupted(blobs)
+    slow.after_get = lambda: other.purge_device("cam-2")
+    store = SampleStore(database, slow)
+    await store.purge_device("cam-1")
+    stored = b"".join(blobs.blobs.values())
+    assert bytes_of(1) not in stored
+    assert bytes_of(2) not in stored
+    assert [int((await store.tensor(row)).argmax()) for row in await rows(store)] == [0, 3]
+
+
+async def test_incidents_go_with_their_device_and_no_others(database, blobs):
+    async with database.writing() as session:
+        for device in ("cam-1", "cam-1", "cam-2"):
+            row = {"task": "digits", "device": device, "sentence": "it drifts", "evidence": {}}
+            session.add(Incident(**row, opened_at=datetime(2026, 1, 1, tzinfo=UTC)))
+    store = SampleStore(database, blobs)
+    await store.add([new(1)])
+    await store.purge_device("cam-1")
+    async with database.reading() as session:
+        assert list(await session.scalars(select(Incident.device))) == ["cam-2"]
+
+
+async def test_duplicates_own_payloads_go_with_their_device(database, blobs):
+    store = SampleStore(database, blobs, near_duplicates={"digits": 0.01})
+    first, near, same = new(1), new(2), new(1)
+    await store.add([first])
+    await store.add([near, *(new(n, device="cam-2") for n in (5, 6, 7))])
+    await store.answer([(one.header.sample_id, says(4, embedding=(1.0, 0.0))) for one in (first, near)])
+    await store.add([same, *(new(n, device="cam-2") for n in (3, 8, 9))])
+    for one in (near, same):
+        assert (await store.one(one.header.sample_id)).duplicate_of == first.header.sample_id
+    await store.purge_device("cam-1")
+    stored = b"".join(blobs.blobs.values())
+    assert bytes_of(1) not in stored
+    assert bytes_of(2) not in stored
+    assert [int((await store.tensor(row)).argmax()) for row in await rows(store)] == [5, 6, 7, 3, 8, 9]
+
+
+async def test_rows_of_a_replica_of_the_first_release_are_found_and_deleted(database, blobs):
+    """Such a replica names no pack: the payload is an object of its own, by its hash."""
+    store = SampleStore(database, blobs)
+    payloads = [codec.encode(sample(n)) for n in (1, 2)]
+    for payload in payloads:
+        await blobs.put(sha256(payload), payload)
+    batch = [new(1, device="cam-1"), new(2, device="cam-2")]
+    await store.add(batch)
+
+    async def as_it_did():
+        async with database.writing() as session:
+            for one, payload in zip(batch, payloads, strict=True):
+                old = {"pack": "", "pack_start": 0, "payload_bytes": 0, "blob": sha256(payload)}
+                await session.execute(update(Sample).where(Sample.id == one.header.sample_id).values(**old))
+
+    await as_it_did()
+    assert [int((await store.tensor(row)).argmax()) for row in await rows(store)] == [1, 2]
+    await store.purge_device("cam-1")
+    assert sha256(payloads[0]) not in blobs.blobs
+    [row] = await rows(store)
+    assert row.pack == sha256(payloads[1])
+    assert int((await store.tensor(row)).argmax()) == 2
 
 
 class Interrupted:
@@ -134,7 +293,7 @@ class Interrupted:
         await self.inner.delete(names)
 
 
-async def test_payload_deleted_between_its_put_and_its_row_is_put_again(database, blobs):
+async def test_payload_purged_elsewhere_between_its_put_and_its_row_is_there(database, blobs):
     other = SampleStore(database, blobs)
     await other.add([new(1)])
     slow = Interrupted(blobs)
@@ -191,17 +350,6 @@ async def test_failing_blob_store_delays_a_deletion_and_loses_none(samples, blob
     blobs.broken = False
     assert await samples.sweep() == 1
     assert blobs.blobs == {}
-
-
-async def test_marks_of_deleted_packs_end_after_a_day(database, blobs):
-    at = [datetime(2026, 1, 1, tzinfo=UTC)]
-    store = SampleStore(database, blobs, now=lambda: at[0])
-    await store.add([new(1)])
-    await store.purge(SampleFilter(task="digits"))
-    assert len(await marks(database)) == 1
-    at[0] += timedelta(hours=25)
-    await store.sweep()
-    assert await marks(database) == []
 
 
 async def test_reader_finds_a_payload_that_was_moved_meanwhile(samples):

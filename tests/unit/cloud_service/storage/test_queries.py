@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy import text
 
 from cloud_service.storage.samples import AuditRow, SampleFilter, SampleStore
 from shared.messages import Reason
@@ -19,6 +20,20 @@ class Wall:
 
     def __call__(self) -> datetime:
         return self.at
+
+
+async def test_unanswered_samples_are_found_without_reading_the_answered(database, database_url, samples):
+    open_one = new(1)
+    await samples.add([new(n % 10) for n in range(1_000)])
+    await samples.answer([(row.id, says(1)) for row in await samples.page(SampleFilter(), before=None, limit=1_000)])
+    await samples.add([open_one])
+    assert [row.id for row in await samples.unanswered(after=0, limit=10)] == [open_one.header.sample_id]
+    where = "label IS NULL AND failure IS NULL AND number > 0 ORDER BY number LIMIT 10"
+    explain = "EXPLAIN QUERY PLAN" if "sqlite" in database_url else "EXPLAIN"
+    async with database.writing() as session:
+        await session.execute(text("ANALYZE"))
+        plan = str((await session.execute(text(f"{explain} SELECT * FROM samples WHERE {where}"))).all())
+    assert "samples_unanswered" in plan
 
 
 @pytest.fixture

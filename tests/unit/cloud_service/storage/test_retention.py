@@ -12,6 +12,7 @@ from cloud_service.settings import ServedTask
 from cloud_service.storage.retention import Retention
 from cloud_service.storage.samples import Purged, RetentionRules, SampleFilter, SampleStore
 from cloud_service.storage.settings import RetentionSettings
+from cloud_service.storage.sizes import Size
 from tests.sim.stored import new, says
 
 
@@ -57,7 +58,7 @@ async def test_too_old_samples_go_whatever_they_are_worth(database, blobs):
     assert (await store.retain("digits", RetentionRules(max_age=timedelta(days=29)))).samples == 3
     assert [row.id for row in await stored(store)] == fresh
     assert len(await stored(store, "sounds")) == 2
-    assert len(blobs.blobs) == 1
+    assert len(blobs.blobs) == 2
 
 
 async def test_above_a_number_the_alike_go_before_the_unlike(samples):
@@ -112,6 +113,68 @@ async def test_duplicate_that_a_human_labelled_stays_and_takes_its_firsts_place(
     assert await kept(store, ids) == [1]
     [row] = await store.page(SampleFilter(), before=None, limit=9)
     assert (row.human_label, row.duplicate_of, (await store.tensor(row)).argmax()) == (4, None, 1)
+
+
+async def test_labelled_duplicate_stays_while_anything_unlabelled_can_go(database, blobs):
+    store = SampleStore(database, blobs, near_duplicates={"digits": 0.0})
+    batch = [new(1), new(1), *(new(n) for n in range(2, 9))]
+    ids = [one.header.sample_id for one in batch]
+    await store.add(batch)
+    await store.label([(ids[1], 7)], by="ann")
+    assert (await store.retain("digits", RetentionRules(max_samples=8))).samples == 1
+    assert 1 in await kept(store, ids)
+    await store.retain("digits", RetentionRules(max_samples=1))
+    [row] = await stored(store)
+    assert (row.id, row.duplicate_of) == (ids[1], None)
+    assert int((await store.tensor(row)).argmax()) == 1
+
+
+async def test_labelled_duplicates_are_held_to_a_quota_like_others(database, blobs):
+    store = SampleStore(database, blobs, near_duplicates={"digits": 0.0})
+    batch = [new(1) for _ in range(4)]
+    ids = [one.header.sample_id for one in batch]
+    await store.add(batch)
+    await store.label([(one, 7) for one in ids[1:]], by="ann")
+    await store.retain("digits", RetentionRules(max_per_class=2))
+    assert len(await kept(store, ids)) == 3
+    assert (await store.size(SampleFilter(label=7))).samples == 2
+
+
+async def test_duplicates_of_a_labelled_sample_do_not_hide_what_has_bytes(database, blobs):
+    store = SampleStore(database, blobs, near_duplicates={"digits": 0.0})
+    ids = []
+    for _ in range(5):
+        batch = [new(1) for _ in range(1_000)]
+        ids += [one.header.sample_id for one in batch]
+        await store.add(batch)
+    await store.label([(ids[0], 1)], by="ann")
+    await store.add([new(2), new(3)])
+    size = (await store.size(SampleFilter())).payload_bytes // 3
+    await store.retain("digits", RetentionRules(max_bytes=size))
+    assert await store.size(SampleFilter()) == Size(5_000, size)
+
+
+async def test_task_is_counted_twice_however_many_rounds_it_takes(database, blobs):
+    class Counting:
+        """Counts what is asked of the database."""
+
+        reads = 0
+
+        def __getattr__(self, name):
+            return getattr(database, name)
+
+        def reading(self):
+            self.reads += 1
+            return database.reading()
+
+    counting = Counting()
+    store = SampleStore(counting, blobs)
+    await fill(store, 600)
+    counting.reads = 0
+    assert (await store.retain("digits", RetentionRules(max_samples=10))).samples == 590
+    # Half of what is there at most goes in a round: 300, 150, 75, 38, 19 and the last 8; the sweep reads a pack.
+    rounds, counts, sweep = 6, 2, 1
+    assert counting.reads <= rounds + counts + sweep
 
 
 async def test_bytes_are_held_and_duplicates_have_none(database, blobs):

@@ -1,5 +1,6 @@
 """What comes into the store: each sample once, payloads before rows, duplicates counted, the deleted refused."""
 
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from cloud_service.errors import NotFound, StoreError
-from cloud_service.storage.samples import PURGED, Group, NewSample, SampleFilter, SampleStore
+from cloud_service.storage.samples import PURGED, Group, Known, NewSample, SampleFilter, SampleStore
 from shared.errors import StorageFull
 from shared.ids import uuid7
 from shared.messages import Reason
@@ -74,6 +75,62 @@ async def test_adding_nothing_is_allowed(samples, blobs):
     assert await samples.known([]) == {}
 
 
+class Broken:
+    """A database some of whose first transactions fail as they are committed: undone, or done and the reply lost."""
+
+    def __init__(self, database, error, *, times, undone):
+        self._database, self._error, self._left, self._undone = database, error, times, undone
+
+    def __getattr__(self, name):
+        return getattr(self._database, name)
+
+    @asynccontextmanager
+    async def in_turn(self):
+        async with self._database.in_turn() as connection:
+            yield connection
+            if self._undone:
+                self._fail()
+        self._fail()
+
+    async def write(self, work):
+        async with self.in_turn() as connection:
+            return await connection.run_sync(work)
+
+    def _fail(self):
+        self._left -= 1
+        if self._left >= 0:
+            raise self._error
+
+
+FULL, FAILED = StorageFull("no space left for the database: simulated"), StoreError("the database failed: simulated")
+
+
+@pytest.mark.parametrize("error", [FULL, FAILED])
+async def test_commit_that_fails_leaves_no_payload_that_nobody_finds(database, blobs, error):
+    one = new()
+    with pytest.raises(type(error), match="simulated"):
+        await SampleStore(Broken(database, error, times=1, undone=True), blobs).add([one])
+    assert blobs.blobs == {}
+    assert await SampleStore(database, blobs).known([one.header.sample_id]) == {}
+
+
+@pytest.mark.parametrize("error", [FULL, FAILED])
+@pytest.mark.parametrize("times", [1, 100])
+async def test_payload_stays_where_the_reply_to_its_rows_commit_is_lost(database, blobs, error, times):
+    with pytest.raises(type(error), match="simulated"):
+        await SampleStore(Broken(database, error, times=times, undone=False), blobs).add([new(1)])
+    store = SampleStore(database, blobs)
+    [row] = await rows(store)
+    assert np.array_equal(await store.tensor(row), sample(1))
+
+
+async def test_rows_that_cannot_be_written_leave_no_payload(database, blobs):
+    store = SampleStore(database, blobs)
+    with pytest.raises(StoreError):
+        await store.add([replace(new(1), device=None)])
+    assert blobs.blobs == {}
+
+
 @pytest.mark.parametrize(("fault", "error"), [("full", StorageFull), ("broken", StoreError)])
 async def test_failing_blob_store_leaves_no_row(samples, blobs, fault, error):
     setattr(blobs, fault, True)
@@ -136,7 +193,7 @@ async def test_sample_that_was_purged_does_not_come_back(samples, blobs):
     one, other = new(1), new(2)
     await samples.add([one, other])
     await samples.purge(SampleFilter(device="cam-1"))
-    assert await samples.add([one, new(3)]) == {one.header.sample_id}
+    assert (await samples.add([one, new(3)])).keys() == {one.header.sample_id}
     assert [int((await samples.tensor(row)).argmax()) for row in await rows(samples)] == [3]
     known = await samples.known([one.header.sample_id])
     assert known[one.header.sample_id].failure == PURGED
@@ -161,7 +218,7 @@ async def test_what_a_purged_device_made_before_and_still_holds_is_refused(sampl
         replace(made(9, before), device="cam-2"),
     ]
     refused = await samples.add([waited, *fresh])
-    assert refused == {waited.header.sample_id}
+    assert refused == {waited.header.sample_id: Known("cam-1", None, PURGED)}
     assert {row.id for row in await rows(samples)} == {one.header.sample_id for one in fresh}
 
 
@@ -202,8 +259,8 @@ async def test_object_of_nothing_but_duplicates_and_redeliveries_is_deleted(coun
     await counting.add([one, new(5)])
     await counting.add([new(4)])
     await counting.add([one])
-    assert len(blobs.blobs) == 2
-    assert await counting.sweep() == 1
+    assert len(blobs.blobs) == 3
+    assert await counting.sweep() == 2
     assert len(blobs.blobs) == 1
     assert [int((await counting.tensor(row)).argmax()) for row in await rows(counting)] == [4, 5, 4]
 

@@ -146,6 +146,35 @@ def test_service_says_ready_when_the_agent_answers_and_stopping_before_it_drains
     assert here.said == ["open cam-1", "run cam-1", "close cam-1"]
 
 
+def test_stop_is_logged_once(world, caplog):
+    caplog.set_level("INFO")
+    here = world()
+    here.thread.start()
+    here.ready("cam-1")
+    for _ in range(2):
+        here.service.stop()
+    assert here.end() is None
+    assert caplog.text.count("stopping: ") == 1
+
+
+def test_factory_bundle_that_is_gone_is_said_at_the_start_and_after_a_reload(world, caplog, tmp_path):
+    (tmp_path / "factory.bundle").touch()
+    here = world()
+    here.file = settings(bundle=tmp_path / "factory.bundle")
+    here.thread.start()
+    here.ready("cam-1")
+    here.service.reload()
+    here.ready("cam-1")
+    assert "last resort" not in caplog.text
+    (tmp_path / "factory.bundle").unlink()
+    here.service.reload()
+    here.ready("cam-1")
+    wait_until(lambda: "last resort" in caplog.text, timeout=10, what="the lost bundle is said")
+    assert f"task digits: the factory bundle {tmp_path / 'factory.bundle'} is gone" in caplog.text
+    here.service.stop()
+    assert here.end() is None
+
+
 def test_service_with_bad_settings_ends_at_once(world):
     here = world()
     here.file = SettingsError("agent.toml: no")
