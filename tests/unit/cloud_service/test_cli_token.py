@@ -12,15 +12,15 @@ async def asked():
     """A service, its address first, and then what each request said of itself."""
     seen = []
 
-    async def jobs(request: web.Request) -> web.Response:
+    async def incidents(request: web.Request) -> web.Response:
         seen.append(request.headers.get("Authorization"))
         return web.json_response({"items": []})
 
     async def moved(request: web.Request) -> web.Response:
-        raise web.HTTPFound("/api/v1/jobs")
+        raise web.HTTPFound("/api/v1/incidents")
 
     app = web.Application()
-    app.router.add_get("/api/v1/jobs", jobs)
+    app.router.add_get("/api/v1/incidents", incidents)
     app.router.add_get("/api/v1/models", moved)
     async with TestServer(app) as server:
         yield str(server.make_url("")).rstrip("/"), seen
@@ -47,14 +47,14 @@ async def test_new_token_that_cannot_be_kept_is_not_shown(edgeloop, tmp_path):
 
 async def test_commands_send_the_token_they_are_given(edgeloop, asked, tmp_path, monkeypatch):
     url, seen = asked
-    list_jobs = ("jobs", "list", "--url", url)
+    incidents = ("incidents", "--url", url)
     (tmp_path / "token").write_text("from-a-file anna\n")
-    await edgeloop(*list_jobs)
+    await edgeloop(*incidents)
     monkeypatch.setenv("EDGELOOP_TOKEN", "from-outside")
-    await edgeloop(*list_jobs)
-    await edgeloop("--token-file", tmp_path / "token", *list_jobs)
+    await edgeloop(*incidents)
+    await edgeloop("--token-file", tmp_path / "token", *incidents)
     monkeypatch.setenv("EDGELOOP_TOKEN_FILE", str(tmp_path / "token"))
-    await edgeloop(*list_jobs)
+    await edgeloop(*incidents)
     assert seen == [None, "Bearer from-outside", "Bearer from-a-file", "Bearer from-a-file"]
 
 
@@ -69,5 +69,5 @@ async def test_token_does_not_go_where_an_answer_refers_to(edgeloop, asked, monk
 async def test_token_file_without_a_token_is_said(edgeloop, tmp_path, content, words):
     if content is not None:
         (tmp_path / "token").write_text(content)
-    code, _, err = await edgeloop("--token-file", tmp_path / "token", "jobs", "list")
+    code, _, err = await edgeloop("--token-file", tmp_path / "token", "incidents")
     assert (code, words in err, err.count("\n")) == (2, True, 1)

@@ -9,11 +9,11 @@ from cloud_service.api.app import ROUTES, build_app, serve_http
 from cloud_service.api.login import is_loopback
 from cloud_service.api.routing import Domain
 from cloud_service.settings import HttpSettings
-from cloud_service.tokens import Tokens, new_token
+from cloud_service.tokens import Tokens
 from tests.sim.bundles import make
 from tests.unit.cloud_service.api.conftest import health
 
-TOKEN, OTHER = new_token(), new_token()
+TOKEN, OTHER = "first-" * 7, "other-" * 7
 OPEN = {"/healthz", "/bundles/{sha256}"}
 
 
