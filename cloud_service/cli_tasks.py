@@ -52,6 +52,8 @@ def check(file: File, as_json: AsJson = False) -> None:
     if not as_json:
         for name in task.profiles:
             typer.echo(f"profile {name}: {found.unfit.get(name, 'fits by its size')}")
+        for missing in found.missing:
+            typer.echo(f"teacher {missing}: not there yet, but needed to train; docs/learning.md makes one")
 
 
 @task_app.command("show")

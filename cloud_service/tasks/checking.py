@@ -30,6 +30,7 @@ class Checked:
         int8_bytes: of its model.onnx.
         latency_us: median time for one sample on this host.
         unfit: profiles that the student is too large for, with why.
+        missing: files of teachers that are not there yet.
     """
 
     classes: dict[str, tuple[int, int]]
@@ -38,6 +39,7 @@ class Checked:
     int8_bytes: int
     latency_us: float
     unfit: dict[str, str]
+    missing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ def check(task: TaskDefinition) -> Checked:
         int8_bytes=cost.int8_bytes,
         latency_us=cost.latency_us,
         unfit=unfit,
+        missing=tuple(str(file) for teacher in task.teacher for file in teacher.files if not file.exists()),
     )
 
 

@@ -32,7 +32,7 @@ class LearningSettings(Section):
             must give one; 0: off.
         patience: stop after so many checks, each a twentieth of the steps, without a better agreement with the teacher
             on held-out samples, and keep the best student; 0: take all steps. A tenth of the base data is held out for
-            it, and of the uploads each fold's own.
+            it, and of the uploads each fold's own, which makes what is out of fold a little too good.
         fine_tune_rate: peak learning rate while a pruned or quantized student is trained further, as a share of
             `learning_rate`.
     """

@@ -40,7 +40,7 @@ def read_task_file(file: Path) -> TaskDefinition:
             line = line_of(text, problem["loc"])
             said.append(f"{file}:{line}: {explain_problem(TaskFile, problem).removeprefix(': ')}")
         raise SettingsError("\n".join(said)) from err
-    return TaskDefinition.model_validate(read.model_dump()).below(file.absolute().parent)
+    return TaskDefinition.model_validate(read.model_dump()).below(file.resolve().parent)
 
 
 def line_of(text: str, place: Sequence[str | int]) -> int:

@@ -33,6 +33,7 @@ async def run_child(command: Sequence[str], folder: Path, on_step: Callable[[Ste
     must never work in one folder.
     """
     await asyncio.to_thread(end_orphan, folder)
+    atomic.remove(folder / ERROR)  # of an earlier start: it would be taken for this one's
     with (folder / LOG).open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
             *command, str(folder), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=errors

@@ -59,6 +59,10 @@ class ClassNumbers:
     error: float = 0.0
 
 
+# Fewer held-out samples of a class say nothing of a fall: where all pairs change alike their error is estimated as 0.
+_FEW = 10
+
+
 @dataclass(frozen=True, slots=True)
 class Numbers:
     """Everything the decision rests on.
@@ -163,7 +167,7 @@ def _floor(one: ClassNumbers, rules: GateRules) -> str | None:
 
 
 def _fall(one: ClassNumbers, rules: GateRules) -> str | None:
-    if one.incumbent is None or rules.class_tolerance is None or one.samples == 0:
+    if one.incumbent is None or rules.class_tolerance is None or one.samples < _FEW:
         return None
     if one.candidate >= one.incumbent - rules.class_tolerance - rules.noise * one.error - 1e-9:
         return None

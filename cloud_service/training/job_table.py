@@ -11,13 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from cloud_service.errors import Conflict, NotFound
 from cloud_service.storage.database import Database, utc_now
-from cloud_service.storage.models import Deployment, Job, JobState
+from cloud_service.storage.models import Bundle, Deployment, Job, JobState
 from cloud_service.training.triggers import DAY, MAX_DOUBLINGS, Spell
 from shared.ids import new_id
 
 MAX_WAITING = 20
 WAITING = (JobState.QUEUED.value, JobState.RUNNING.value)
 _SETBACKS = (JobState.FAILED.value, JobState.REJECTED.value)
+_LEARNT_NOTHING = (JobState.FAILED.value, JobState.CANCELLED.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ class JobTable:
     async def history(self, task: str) -> History:
         """What the task's jobs say about the next one."""
         of_task, now = Job.task == task, self.now()
-        learnt = select(func.max(Job.last_sample)).where(of_task, Job.state != JobState.FAILED.value)
+        learnt = select(func.max(Job.last_sample)).where(of_task, Job.state.not_in(_LEARNT_NOTHING))
         good = select(func.max(Job.finished_at)).where(of_task, Job.state == JobState.SUCCEEDED.value)
         times = select(func.max(Job.created_at), func.max(Job.finished_at)).where(of_task)
         states = select(Job.state).where(of_task, Job.state.not_in((*WAITING, JobState.CANCELLED.value)))
@@ -167,8 +168,9 @@ class JobTable:
             )
 
     async def ended(self) -> list[Ended]:
-        """Every job that has ended, newest first."""
-        shipped = exists().where(Deployment.task == Job.task, Deployment.version == Job.version)
+        """Every job that has ended, newest first; shipped: its candidate or a variant of it was sent to a device."""
+        made = select(Bundle.sha256).where(Bundle.origin == "job:" + Job.id).correlate(Job)
+        shipped = exists().where(Deployment.task == Job.task, Deployment.sha256.in_(made))
         query = select(Job.id, Job.task, shipped).where(Job.state.not_in(WAITING)).order_by(Job.number.desc())
         async with self._database.reading() as session:
             return [Ended(name, task, bool(sent)) for name, task, sent in await session.execute(query)]

@@ -130,7 +130,17 @@ class JobWork:
         if code != 0:
             await self._failed(row, failure(folder, code))
             return
-        await self._take(row, folder)
+        try:
+            await self._take(row, folder)
+        except (StorageFull, StoreError) as err:
+            # What is trained is not thrown away, and may be with devices already: the row is left as it is, so the job
+            # is taken again, which repeats nothing but this.
+            self._outage.begin(f"what job {row.id} made cannot be stored, it is tried again: {err}")
+            with suppress(OSError, StorageFull):
+                take_back(folder)
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            self._outage.end()
 
     async def _prepare(self, row: Job, folder: Path) -> None:
         task = self._tasks[row.task]

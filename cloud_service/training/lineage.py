@@ -122,7 +122,10 @@ def _student(task: TaskDefinition) -> JsonValue:
 def _own_code(task: TaskDefinition) -> dict[str, JsonValue]:
     """Hashes of the files of the task's own `module:function`s; edgeloop's are told by its version."""
     found: dict[str, JsonValue] = {}
-    for entry in (task.network.network, task.augment or "", str(task.base_data)):
+    teachers = [teacher.model for teacher in task.teacher]
+    if task.teach is not None:
+        teachers.append(task.teach.network)
+    for entry in (task.network.network, task.augment or "", str(task.base_data), *teachers):
         module = entry.partition(":")[0]
         if not ENTRY.match(entry) or module.split(".")[0] in _TOLD_BY_VERSION:
             continue

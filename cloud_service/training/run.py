@@ -113,11 +113,13 @@ def check_labels(base: BaseData, task: TaskDefinition) -> None:
                 "there is nothing to tell apart; add samples of the other labels"
             )
         absent = [label for label, count in zip(task.labels, counts, strict=True) if not count]
-        if absent and name == "y":
+        if absent:
             log.warning(
-                "task %s: the base data has no sample of %s: only the teacher and uploads speak of it",
+                "task %s: the base data has no sample of %s in %s: %s",
                 task.name,
                 ", ".join(absent),
+                name,
+                "only the teacher and uploads speak of it" if name == "y" else "nothing shows what was forgotten of it",
             )
 
 

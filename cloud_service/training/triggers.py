@@ -25,6 +25,8 @@ DAY = timedelta(days=1)
 AFTER_FAILURE = timedelta(seconds=60)
 # The cool-down doubles with each setback, up to so many times.
 MAX_DOUBLINGS = 4
+# No longer: dates end, and who means never leaves the rule out.
+_YEAR_S = 366 * 86_400.0
 
 
 class TriggerRules(Section):
@@ -46,12 +48,12 @@ class TriggerRules(Section):
 
     new_samples: Annotated[int, Field(ge=0)] = 0
     daily_at: time | None = None
-    every_s: Annotated[float, Field(gt=0.0)] | None = None
+    every_s: Annotated[float, Field(gt=0.0, le=_YEAR_S)] | None = None
     on_drift: bool = False
     agreement_floor: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     min_new_samples: Annotated[int, Field(ge=1)] = 30
-    cooldown_s: Annotated[float, Field(ge=0.0)] = 3_600.0
-    budget_s: Annotated[float, Field(gt=0.0)] | None = None
+    cooldown_s: Annotated[float, Field(ge=0.0, le=_YEAR_S)] = 3_600.0
+    budget_s: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
 
     @field_validator("daily_at")
     @classmethod

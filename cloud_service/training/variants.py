@@ -7,6 +7,7 @@ it is under pressure. The first in the settings is the run's own candidate.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,6 +20,7 @@ from cloud_service.training.results import read_result
 from cloud_service.training.run import Run
 
 _LONGEST_VERSION = 64
+_NUMBERS = re.compile(r"(-\d{1,9}){1,2}$")
 _Result = TypeVar("_Result")
 
 
@@ -72,8 +74,14 @@ class VariantRun:
 
 
 def version_of(version: str, variant: Variant) -> str:
-    """The version of a run's further variant, no longer than versions may be."""
-    return version[: _LONGEST_VERSION - 1 - len(variant.name)] + f"-{variant.name}"
+    """The version of a run's further variant, no longer than versions may be.
+
+    Numbers at its end stay, `name-7` or `name-7-2`: without them it would be another job's.
+    """
+    found = _NUMBERS.search(version)
+    numbers = found[0] if found else ""
+    end = f"{numbers}-{variant.name}"
+    return version.removesuffix(numbers)[: _LONGEST_VERSION - len(end)] + end
 
 
 def family(run: Run) -> list[VariantRun]:

@@ -1,7 +1,7 @@
 """Stands in for the training pipeline: `python pipeline.py MODE RUN_DIR`; the same files and lines, nothing learnt.
 
-Modes: pass, variants (two bundles, the second one does not pass), reject, fail (with a message), crash (without one),
-hang (until killed), hang-once (then pass), noise.
+Modes: pass, variants (two bundles, the second one does not pass), good-variants (it does), reject, fail (with a message),
+crash (without one), hang (until killed), hang-once (then pass), noise.
 Each start appends a line to RUN_DIR/starts.
 """
 
@@ -56,15 +56,15 @@ def report(request: TrainingRequest, *, version: str, passed: bool, samples: int
     )
 
 
-def variant(whole: TrainingReport, folder: Path, *, labels: tuple[str, ...]) -> VariantReport:
+def variant(whole: TrainingReport, folder: Path, *, labels: tuple[str, ...], passed: bool) -> VariantReport:
     version, bundle = f"{whole.version}-fp16", "candidate.fp16.bundle"
     make(folder / bundle, version=version, shift=2, labels=labels)
     return VariantReport(
         name="fp16",
         version=version,
         bundle=bundle,
-        passed=False,
-        reasons=("it is too large",),
+        passed=passed,
+        reasons=() if passed else ("it is too large",),
         after=whole.after,
         latency_ratio=None,
         threshold=0.5,
@@ -100,8 +100,9 @@ def main() -> int:
     make(folder / "candidate.bundle", version=version, shift=1, labels=request.task.labels)
     step("distill", 2, message="done")
     made = report(request, version=version, passed=mode != "reject", samples=0)
-    if mode == "variants":
-        made = made.model_copy(update={"variants": (variant(made, folder, labels=request.task.labels),)})
+    if mode.endswith("variants"):
+        second = variant(made, folder, labels=request.task.labels, passed=mode == "good-variants")
+        made = made.model_copy(update={"variants": (second,)})
     (folder / "report.json").write_text(made.model_dump_json())
     return 0
 

@@ -110,6 +110,7 @@ class Room:
         (of_class(0.75, incumbent=0.9, error=0.05), GateRules()),
         (of_class(0.0, incumbent=0.9), GateRules(class_tolerance=None)),
         (of_class(0.0, samples=0, incumbent=0.9), GateRules()),
+        (of_class(0.0, samples=9, incumbent=1.0), GateRules()),
     ],
 )
 def test_gate_passes_classes_at_the_edge_of_their_rules(numbers, rules):

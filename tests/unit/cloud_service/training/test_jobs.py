@@ -3,11 +3,12 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from cloud_service.errors import Conflict, NotFound
+from cloud_service.errors import Conflict, NotFound, StoreError
 from cloud_service.estimates.drift import Alarm, Evidence
 from cloud_service.rollouts.driver import DeploymentFilter
 from cloud_service.settings import RolloutMode
@@ -32,12 +33,21 @@ EVIDENCE = Evidence(
 
 @pytest.fixture
 def build(job_parts, digits_task, tmp_path):
-    def jobs(mode="pass", *, rollout=RolloutMode.MANUAL, min_samples=0, tasks=("digits",), settings=None, **trigger):
+    def jobs(
+        mode="pass",
+        *,
+        parts=job_parts,
+        rollout=RolloutMode.MANUAL,
+        min_samples=0,
+        tasks=("digits",),
+        settings=None,
+        **trigger,
+    ):
         training = digits_task.training.model_copy(update={"min_samples": min_samples, "seed": 3})
         rules = TriggerRules(**trigger)
         served = digits_task.model_copy(update={"rollout": rollout, "training": training, "trigger": rules})
         return Jobs(
-            job_parts,
+            parts,
             tasks={name: served.model_copy(update={"name": name}) for name in tasks},
             folder=tmp_path / "jobs",
             settings=settings,
@@ -492,3 +502,62 @@ async def test_weights_of_the_incumbent_are_laid_beside_it_where_its_job_left_th
         second = await ended(jobs, (await jobs.submit("digits")).id)
     assert (folders / second.id / "incumbent.pt").read_bytes() == b"weights"
     assert not (folders / first.id / "incumbent.pt").exists()
+
+
+async def test_folder_of_a_job_whose_variant_was_sent_stays(build, registry, rollouts, tmp_path):
+    jobs = build("good-variants")
+    async with running(jobs):
+        first = await ended(jobs, (await jobs.submit("digits")).id)
+        [variant] = [bundle for bundle in await registry.all("digits") if bundle.version == "digits-1-fp16"]
+        await rollouts.deploy(variant, ["cam-1"])
+    async with running(build("reject", settings=JobsSettings(keep_folders=0))):
+        second = await ended(jobs, (await jobs.submit("digits")).id)
+        async with asyncio.timeout(8):
+            while (tmp_path / "jobs" / second.id).exists():
+                await asyncio.sleep(0.01)
+    assert (tmp_path / "jobs" / first.id).is_dir()
+
+
+class AwayOnce:
+    """A registry whose database is away when the first bundle comes."""
+
+    def __init__(self, registry):
+        self._registry, self.imports = registry, 0
+
+    async def add(self, *arguments, **named):
+        self.imports += 1
+        if self.imports == 1:
+            raise StoreError("the database failed: gone")
+        return await self._registry.add(*arguments, **named)
+
+    def __getattr__(self, name):
+        return getattr(self._registry, name)
+
+
+async def test_what_was_trained_is_taken_again_when_the_database_was_away(build, job_parts, caplog):
+    registry = AwayOnce(job_parts.registry)
+    jobs = build(parts=replace(job_parts, registry=registry))
+    job = await jobs.submit("digits")
+    async with running(jobs):
+        row = await ended(jobs, job.id)
+    assert (row.state, row.version, registry.imports) == ("succeeded", "digits-1", 2)
+    assert caplog.text.count("cannot be stored, it is tried again") == 1
+
+
+async def test_samples_of_a_cancelled_job_are_new_samples_still(build, database):
+    jobs, table = build(), JobTable(database)
+    row = await table.add("digits", seed=0, trigger="samples", last_sample=40)
+    await jobs.cancel(row.id)
+    assert (await table.history("digits")).last_sample == 0
+
+
+async def test_job_that_dies_in_silence_is_not_given_the_words_of_an_earlier_start(build, tmp_path):
+    jobs = build("crash")
+    job = await jobs.submit("digits")
+    folder = tmp_path / "jobs" / job.id
+    await jobs._work._prepare(job, folder)
+    (folder / "error.json").write_text('{"message": "an older story"}')
+    async with running(jobs):
+        row = await ended(jobs, job.id)
+    assert row.state == "failed"
+    assert "an older story" not in row.message

@@ -36,6 +36,14 @@ def test_lineage_names_what_makes_a_run_reproducible(own):
     assert set(found["code_sha256"]) == {"own_student"}
 
 
+def test_lineage_has_the_code_of_a_teacher_of_ones_own(own):
+    file = own.teacher[0].model
+    taught = TaskDefinition.model_validate(
+        own.model_dump() | {"teacher": {"model": "own_student:student", "weights": file}, "student": "edgeloop:resnet8"}
+    )
+    assert set(lineage(taught)["code_sha256"]) == {"own_student"}
+
+
 def changed_setting(task: TaskDefinition) -> TaskDefinition:
     return task.model_copy(update={"training": task.training.model_copy(update={"steps": 101})})
 

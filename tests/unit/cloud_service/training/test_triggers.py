@@ -1,5 +1,6 @@
 """What starts a job and what holds it back, and whole months of a simulated fleet: no storm, no starvation."""
 
+import math
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, time, timedelta
 
@@ -172,7 +173,16 @@ def test_only_what_lies_within_the_last_day_is_spent():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"daily_at": "25:00"}, {"daily_at": "03:00+01:00"}, {"every_s": 0}, {"agreement_floor": 1.0}, {"cooldown": 1}],
+    [
+        {"daily_at": "25:00"},
+        {"daily_at": "03:00+01:00"},
+        {"every_s": 0},
+        {"agreement_floor": 1.0},
+        {"cooldown": 1},
+        {"cooldown_s": math.inf},
+        {"every_s": 1e12},
+        {"budget_s": math.inf},
+    ],
 )
 def test_impossible_rules_are_refused(wrong):
     with pytest.raises(ValidationError):

@@ -154,6 +154,7 @@ def test_variants_need_names_of_their_own(task):
 
 def test_version_of_a_variant_is_never_too_long():
     assert variants.version_of("v" * 64, HALF) == "v" * 59 + "-half"
+    assert variants.version_of("v" * 60 + "-7-2", HALF) == "v" * 55 + "-7-2-half"
 
 
 def test_student_starts_from_the_incumbents_weights(made, task, tmp_path):

@@ -1,0 +1,31 @@
+"""`edgeloop task`, as it is typed."""
+
+
+async def test_task_that_was_just_written_checks_and_says_what_it_lacks(edgeloop, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert (await edgeloop("task", "init", "shake"))[0] == 0
+    code, out, _ = await edgeloop("task", "check", "shake.toml")
+    assert code == 0
+    assert "profile small: fits by its size" in out
+    assert f"teacher {tmp_path}/shake-teacher.onnx: not there yet" in out
+    (tmp_path / "shake-teacher.onnx").write_bytes(b"")
+    assert "not there yet" not in (await edgeloop("task", "check", "shake.toml"))[1]
+    code, _, err = await edgeloop("task", "init", "shake")
+    assert (code, "exists: choose another name" in err) == (2, True)
+
+
+async def test_task_file_is_the_same_from_any_folder(edgeloop, tmp_path, monkeypatch):
+    await edgeloop("task", "init", "shake", "--folder", tmp_path)
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    shown = [(await edgeloop("task", "show", path))[1] for path in ("../shake.toml", tmp_path / "shake.toml")]
+    assert shown[0] == shown[1] != ""
+
+
+async def test_wrong_key_is_refused_with_its_line(edgeloop, tmp_path):
+    await edgeloop("task", "init", "shake", "--folder", tmp_path)
+    file = tmp_path / "shake.toml"
+    file.write_text(file.read_text().replace("input_rate_hz", "input_rate_hs"))
+    line = 1 + file.read_text().splitlines().index("input_rate_hs = 50")
+    code, _, err = await edgeloop("task", "check", file)
+    assert (code, f"shake.toml:{line}: unknown key 'input_rate_hs'" in err) == (2, True)
