@@ -7,6 +7,7 @@ repaired here, only in onnxruntime on such a processor.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import tempfile
@@ -92,8 +93,9 @@ def prepare(student: nn.Module, task: TaskDefinition, *, reduce_range: bool) -> 
     example = torch.zeros((2, *task.input_shape), dtype=getattr(torch, task.input_dtype))
     try:
         with _quiet():
+            # A copy: an exported module shares its parameters with what it was made of, and these are trained on.
             exported = torch.export.export(
-                student.eval(), (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},)
+                copy.deepcopy(student).eval(), (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},)
             ).module()
             # Not prepare_qat_pt2e: this one folds batch normalisation into the convolutions first, as the file will
             # have it; what rounds and learns is the annotation's. The other one keeps it, and takes a minute to fold.

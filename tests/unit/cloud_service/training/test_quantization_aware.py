@@ -136,3 +136,26 @@ def test_steps_are_split_and_nothing_is_printed(task, inputs, tmp_path, capfd):
     assert seen == [40, 10]
     assert Counter(quantize.count_kernels(tmp_path / "int8.onnx"))["QGemm"] == 1
     assert capfd.readouterr().out == ""
+
+
+def test_student_stays_as_it_is_while_its_copy_is_trained(task, inputs, tmp_path):
+    class Plain(nn.Module):
+        """No batch normalisation, whose folding would copy the weights by the way."""
+
+        def __init__(self):
+            super().__init__()
+            self.body, self.head = nn.Linear(64, 8), nn.Linear(8, 4)
+
+        def forward(self, x):
+            embedding = torch.relu(self.body(x.float().flatten(1)))
+            return self.head(embedding), embedding
+
+    def shift(module, steps):
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(1.0)
+
+    student = Plain()
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    quantization_aware.train(student, task, tmp_path / "int8.onnx", inputs=inputs, fine_tune=shift, steps=2)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
