@@ -169,7 +169,7 @@ class Client:
             if self._token is not None:
                 # Not to whatever else an answer refers to.
                 request.add_unredirected_header("Authorization", f"Bearer {self._token}")
-            answer: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
+            answer: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310  # see above
         except urllib.error.HTTPError as err:
             with err:
                 raise _refusal(err.code, err.read()) from None

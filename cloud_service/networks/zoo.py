@@ -67,14 +67,16 @@ def _timm(name: str, width: float) -> nn.Module:
         return made
     from timm.models import efficientnet, ghostnet, mobilenetv3
 
+    # Private, and the only way to another width.
     generators: dict[str, Any] = {
-        "mobilenetv3": mobilenetv3._gen_mobilenet_v3,  # noqa: SLF001  # the only way to another width
-        "mobilenetv4": mobilenetv3._gen_mobilenet_v4,  # noqa: SLF001
-        "mobilenetv2": efficientnet._gen_mobilenet_v2,  # noqa: SLF001
-        "efficientnet_lite": efficientnet._gen_efficientnet_lite,  # noqa: SLF001
+        "mobilenetv3": mobilenetv3._gen_mobilenet_v3,  # noqa: SLF001  # see above
+        "mobilenetv4": mobilenetv3._gen_mobilenet_v4,  # noqa: SLF001  # see above
+        "mobilenetv2": efficientnet._gen_mobilenet_v2,  # noqa: SLF001  # see above
+        "efficientnet_lite": efficientnet._gen_efficientnet_lite,  # noqa: SLF001  # see above
     }
     if name.startswith("ghostnet"):
-        ghost: nn.Module = ghostnet._create_ghostnet(name, width=width, pretrained=False, num_classes=0)  # noqa: SLF001
+        make = ghostnet._create_ghostnet  # noqa: SLF001  # see above
+        ghost: nn.Module = make(name, width=width, pretrained=False, num_classes=0)
         return ghost
     for family, generate in generators.items():
         if name.startswith(family):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from shared import atomic
 from shared.errors import SettingsError
+from shared.topics import NAME_PATTERN
 
 _TEXT = """\
 # A task: what the models of a fleet take and give, and how they are trained. Paths are relative to this file.
@@ -50,8 +52,10 @@ def write_task(name: str, folder: Path) -> Path:
     """Write `name.toml` and `name-base.npz`.
 
     Raises:
-        SettingsError: one of them is there already.
+        SettingsError: one of them is there already, the name cannot be a task's, or the folder cannot be written to.
     """
+    if not re.match(NAME_PATTERN, name):
+        raise SettingsError(f"{name!r} cannot be a task's name: use letters, digits, _, . and -; --folder says where")
     file, data = folder / f"{name}.toml", folder / f"{name}-base.npz"
     for each in (file, data):
         if each.exists():
@@ -59,7 +63,10 @@ def write_task(name: str, folder: Path) -> Path:
     rng = np.random.default_rng(0)
     y = np.arange(80) % 2
     x = rng.normal(0.0, 0.1 + y[:, None, None], (80, 64, 3)).astype(np.float32)
-    with atomic.replacing(data) as opened:
-        np.savez(opened, x=x[:60], y=y[:60], x_eval=x[60:], y_eval=y[60:])
-    atomic.write_bytes(file, _TEXT.format(name=name).encode())
+    try:
+        with atomic.replacing(data) as opened:
+            np.savez(opened, x=x[:60], y=y[:60], x_eval=x[60:], y_eval=y[60:])
+        atomic.write_bytes(file, _TEXT.format(name=name).encode())
+    except OSError as err:
+        raise SettingsError(f"cannot write to {folder}: {err.strerror}") from err
     return file

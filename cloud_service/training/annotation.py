@@ -37,7 +37,7 @@ _KEY = "quantization_annotation"
 _SMALLEST_SCALE = 2.0**-20
 
 
-class IntegerQuantizer(Quantizer):  # type: ignore[misc]
+class IntegerQuantizer(Quantizer):  # type: ignore[misc]  # torchao has no types
     """Marks every product and convolution, and the sums behind them; what comes before the first stays float.
 
     Args:

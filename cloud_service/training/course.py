@@ -129,7 +129,7 @@ class Course:
             loss = with_feature(loss, mapped, pool.embeddings[chosen], weight=settings.learning.feature_weight)
         self._optimiser.zero_grad()
         # Each student gets the gradient of its own mean: the mean over all of them is that divided by their number.
-        (loss.total * len(self._students)).backward()  # type: ignore[no-untyped-call]
+        (loss.total * len(self._students)).backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         self._optimiser.step()
         self._schedule.step()
         return loss

@@ -18,17 +18,11 @@ from torch import Tensor, nn
 
 from cloud_service.tasks.task import TaskDefinition, TrainingSettings
 from cloud_service.training.course import Course
-from cloud_service.training.loss import LossParts, distillation_loss, kl_divergence, weigh, with_feature
 from cloud_service.training.memory import with_room
-from cloud_service.training.pool import Array, Floats, Pool, assign_folds, make_pool, number_contents, sources
+from cloud_service.training.pool import Array, Floats, Pool, sources
 from cloud_service.training.progress import Progress, Step
 from cloud_service.training.weights import make_student
 from shared import atomic
-
-__all__ = [
-    "LossParts", "Pool", "Trained", "answer", "assign_folds", "distillation_loss", "fine_tune", "kl_divergence",
-    "make_pool", "number_contents", "out_of_fold", "train", "weigh", "with_feature",
-]  # fmt: skip
 
 _ANSWERED_AT_ONCE = 4096
 
@@ -64,7 +58,7 @@ def train(
     Args:
         task: gives the student and the settings.
         pool: what is learnt.
-        folds: the fold of each upload, in the pool's order, as `assign_folds` gives it.
+        folds: the fold of each upload, in the pool's order, as `pool.assign_folds` gives it.
         progress: told every hundredth of the way.
         start: the weights, which fit, that the last one begins with; None: its own, as the folds' students do.
         file: where the course is saved on the way, and from which it goes on; None: nowhere.

@@ -153,8 +153,8 @@ def _switch(module: GraphModule, *, frozen: bool) -> None:
                 (move_exported_model_to_train if mode else move_exported_model_to_eval)(self)
         return nn.Module.train(self, mode)
 
-    module.train = types.MethodType(train, module)  # type: ignore[method-assign]
-    module.eval = types.MethodType(lambda self: self.train(mode=False), module)  # type: ignore[method-assign]
+    module.train = types.MethodType(train, module)  # type: ignore[method-assign]  # its own raise
+    module.eval = types.MethodType(lambda self: self.train(mode=False), module)  # type: ignore[method-assign]  # ditto
 
 
 @contextlib.contextmanager

@@ -153,7 +153,7 @@ def _tools(importance: Importance) -> tuple[Any, Any]:
     except ImportError as err:
         raise SettingsError("structured pruning needs torch-pruning: pip install 'edgeloop[cloud]'") from err
 
-    class Pruner(torch_pruning.BasePruner):  # type: ignore[misc]
+    class Pruner(torch_pruning.BasePruner):  # type: ignore[misc]  # it has no types
         def _round_to(self, n_pruned: int, current_channels: int, round_to: int) -> int:
             """To the nearest multiple, one at least: its own rounds down to none, and then leaves the layer whole."""
             kept = max(round_to, round((current_channels - n_pruned) / round_to) * round_to)
@@ -200,7 +200,8 @@ def _take_gradients(student: nn.Module, batches: list[tuple[Tensor, Tensor]]) ->
     student.eval().zero_grad(set_to_none=True)
     with torch.enable_grad():
         for x, y in batches:
-            (functional.cross_entropy(student(x)[0], y) / len(batches)).backward()  # type: ignore[no-untyped-call]
+            loss = functional.cross_entropy(student(x)[0], y) / len(batches)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
 
 
 @torch.no_grad()

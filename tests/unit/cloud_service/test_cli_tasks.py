@@ -14,6 +14,13 @@ async def test_task_that_was_just_written_checks_and_says_what_it_lacks(edgeloop
     assert (code, "exists: choose another name" in err) == (2, True)
 
 
+async def test_task_is_not_written_where_it_cannot_be(edgeloop, tmp_path):
+    code, _, err = await edgeloop("task", "init", "a/b")
+    assert (code, "cannot be a task's name" in err, err.count("\n")) == (2, True, 1)
+    code, _, err = await edgeloop("task", "init", "shake", "--folder", tmp_path / "absent")
+    assert (code, "absent: No such file or directory" in err, err.count("\n")) == (2, True, 1)
+
+
 async def test_task_file_is_the_same_from_any_folder(edgeloop, tmp_path, monkeypatch):
     await edgeloop("task", "init", "shake", "--folder", tmp_path)
     (tmp_path / "below").mkdir()

@@ -12,7 +12,8 @@ from cloud_service.tasks.learning import LearningSettings
 from cloud_service.tasks.networks import TinyMlp
 from cloud_service.teacher.model import Outputs
 from cloud_service.training import distill
-from cloud_service.training.pool import make_pool
+from cloud_service.training.loss import distillation_loss
+from cloud_service.training.pool import Pool, make_pool
 from cloud_service.training.progress import silent
 from shared.errors import SettingsError
 from tests.unit.cloud_service.training.conftest import CLASSES, RowTeacher, pictures
@@ -94,7 +95,7 @@ def test_held_out_samples_are_not_trained_on(task):
     order = torch.randperm(200, generator=torch.Generator().manual_seed(task.training.seed))
     poisoned = pool.views.clone()
     poisoned.view(2, 200, 8, 8)[:, order[:20]] = torch.nan
-    broken = distill.Pool(poisoned, pool.teacher_logits, pool.labels, pool.uploaded)
+    broken = Pool(poisoned, pool.teacher_logits, pool.labels, pool.uploaded)
     trained = train(patient, broken)  # one NaN in a batch would make the loss NaN
     assert all(torch.isfinite(value).all() for value in trained.students[-1].state_dict().values())
 
@@ -166,7 +167,7 @@ def test_loss_of_a_certain_label_is_finite_and_pulls_towards_it(task):
     label = (y + 1) % CLASSES
     pool = taught(task, count=2, uploads=(x, label), certain=np.array([True]))
     student = torch.zeros((1, CLASSES), requires_grad=True)
-    parts = distill.distillation_loss(student, pool.teacher_logits[2:3], torch.from_numpy(label), temperature=2.0,
+    parts = distillation_loss(student, pool.teacher_logits[2:3], torch.from_numpy(label), temperature=2.0,
                                       alpha=1.0, beta=1.0)  # fmt: skip
     parts.total.backward()
     assert torch.isfinite(parts.total)

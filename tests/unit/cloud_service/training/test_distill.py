@@ -7,13 +7,14 @@ from cloud_service.teacher.offline import open_teacher
 from cloud_service.training import distill
 from cloud_service.training import pool as pool_module
 from cloud_service.training.group import Group
+from cloud_service.training.pool import Pool, assign_folds, make_pool, number_contents
 from cloud_service.training.progress import silent
 
 
 def test_pool_holds_the_teachers_answers_to_the_views_themselves(task):
     base = (np.full((3, 8, 8), 5, np.uint8), np.array([0, 1, 2]))
     uploads = (np.full((2, 8, 8), 9, np.uint8), np.array([3, 3]))
-    pool = distill.make_pool(task, open_teacher(task), base=base, uploads=uploads, seed=0)
+    pool = make_pool(task, open_teacher(task), base=base, uploads=uploads, seed=0)
     assert pool.views.shape == (2 * 5, 8, 8)
     assert torch.equal(pool.views[:5].byte(), torch.from_numpy(np.concatenate([base[0], uploads[0]])))
     assert pool.labels.tolist() == [0, 1, 2, 3, 3]
@@ -26,24 +27,24 @@ def test_pool_without_augmentation_has_one_view(task):
     plain = task.model_copy(update={"augment": None})
     base = (np.zeros((3, 8, 8), np.uint8), np.zeros(3, np.int64))
     none = (np.zeros((0, 8, 8), np.uint8), np.zeros(0, np.int64))
-    assert len(distill.make_pool(plain, open_teacher(task), base=base, uploads=none, seed=0).views) == 3
+    assert len(make_pool(plain, open_teacher(task), base=base, uploads=none, seed=0).views) == 3
 
 
 def test_folds_are_even_and_repeatable():
-    folds = distill.assign_folds(11, 4, seed=5)
+    folds = assign_folds(11, 4, seed=5)
     assert sorted(np.bincount(folds).tolist()) == [2, 3, 3, 3]
-    assert np.array_equal(folds, distill.assign_folds(11, 4, seed=5))
+    assert np.array_equal(folds, assign_folds(11, 4, seed=5))
 
 
 @pytest.mark.parametrize(("count", "folds"), [(100, 0), (100, 1), (7, 4), (0, 4)])
 def test_folds_need_enough_uploads(count, folds):
-    assert (distill.assign_folds(count, folds, seed=0) == -1).all()
+    assert (assign_folds(count, folds, seed=0) == -1).all()
 
 
 def test_equal_contents_have_one_number():
     x = np.array([[3, 1], [2, 2], [3, 1], [1, 3]], np.uint8)
-    assert distill.number_contents(x).tolist() == [0, 1, 0, 2]
-    assert distill.number_contents(np.zeros((0, 2), np.uint8)).tolist() == []
+    assert number_contents(x).tolist() == [0, 1, 0, 2]
+    assert number_contents(np.zeros((0, 2), np.uint8)).tolist() == []
 
 
 def test_a_folds_student_never_sees_that_folds_uploads():
@@ -55,7 +56,7 @@ def test_a_folds_student_never_sees_that_folds_uploads():
 
 def test_a_batch_has_its_share_of_uploads(task):
     pool = _pool(base=40, uploads=10)
-    folds = distill.assign_folds(10, 2, seed=0)
+    folds = assign_folds(10, 2, seed=0)
     sources = pool_module.sources(pool, folds, students=3)
     drawn = pool_module.draw(sources, pool, task.training, torch.Generator().manual_seed(0))
     assert drawn.shape[1:] == (3, task.training.batch)
@@ -143,7 +144,7 @@ def test_out_of_fold_scores_come_from_the_right_student():
 
 def _pool(*, base, uploads):
     count = base + uploads
-    return distill.Pool(
+    return Pool(
         views=torch.zeros((2 * count, 8, 8)),
         teacher_logits=torch.zeros((2 * count, 4)),
         labels=torch.zeros(count, dtype=torch.int64),
@@ -155,4 +156,4 @@ def _taught(task):
     with np.load(task.base_data) as data:
         base = (data["x"], data["y"])
     none = (np.zeros((0, 8, 8), np.uint8), np.zeros(0, np.int64))
-    return distill.make_pool(task, open_teacher(task), base=base, uploads=none, seed=0)
+    return make_pool(task, open_teacher(task), base=base, uploads=none, seed=0)
