@@ -12,6 +12,7 @@ import typer
 from cloud_service.cli_remote import LOCAL, AsJson, Task, Url, connected
 from cloud_service.cli_report import read_report, show_report
 from cloud_service.cli_tables import show
+from cloud_service.training.stage import Stage
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -37,17 +38,18 @@ def run_job(
     samples: Annotated[Path | None, typer.Option(help="With --local: .npz of uploads; none: base data alone.")] = None,
     incumbent: Annotated[Path | None, typer.Option(help="With --local: the bundle to hold it against.")] = None,
     out: Annotated[Path | None, typer.Option(help="With --local: the run's folder.")] = None,
+    stage: Annotated[Stage | None, typer.Option(help="With --local: this one alone, again if it was done.")] = None,
     url: Url = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Queue a training job; or, with --local, run all of it on this computer."""
+    """Queue a training job; or, with --local, run all of it, or one stage, on this computer."""
     if local is not None:
         if task is not None or out is None:
             raise SettingsError("--local FILE brings its own task and needs --out DIR")
-        _run_here(local, out=out, samples=samples, incumbent=incumbent, seed=seed, as_json=as_json)
+        _run_here(local, out=out, samples=samples, incumbent=incumbent, seed=seed, stage=stage, as_json=as_json)
         return
-    if task is None or samples is not None or incumbent is not None or out is not None:
-        raise SettingsError("name a task; --samples, --incumbent and --out go with --local FILE")
+    if task is None or samples is not None or incumbent is not None or out is not None or stage is not None:
+        raise SettingsError("name a task; --samples, --incumbent, --stage and --out go with --local FILE")
     client = connected(url)
     job = client.post("/api/v1/jobs", {"task": task, "seed": seed})
     while wait and job["state"] in _WAITING:
@@ -117,7 +119,14 @@ def cancel_job(job: JobId, url: Url = LOCAL, as_json: AsJson = False) -> None:
 
 
 def _run_here(
-    task_file: Path, *, out: Path, samples: Path | None, incumbent: Path | None, seed: int | None, as_json: bool
+    task_file: Path,
+    *,
+    out: Path,
+    samples: Path | None,
+    incumbent: Path | None,
+    seed: int | None,
+    stage: Stage | None,
+    as_json: bool,
 ) -> None:
     from cloud_service.training.local import run_here
 
@@ -125,7 +134,10 @@ def _run_here(
         if not as_json and step.done in (0, step.total):
             typer.echo(f"{step.stage}: {step.message or ('ended' if step.done else 'begins')}")
 
-    report = run_here(task_file, out, samples=samples, incumbent=incumbent, seed=seed, on_step=on_step)
+    report = run_here(task_file, out, samples=samples, incumbent=incumbent, seed=seed, stage=stage, on_step=on_step)
+    if stage is not None:
+        show(report, (), (), as_json=True)
+        return
     if as_json:
         show(report, (), (), as_json=True)
     else:

@@ -54,6 +54,7 @@ def opening(report: Report) -> list[str]:
     for variant in report.get("variants", ()):
         said = "passed" if variant["passed"] else f"did not pass: {'; '.join(variant['reasons'])}"
         lines.append(f"gate: {variant['version']} {said}")
+    lines += _compression(report)
     if (calibration := report.get("calibration")) is None:
         return lines
     lines += [f"note: {note}" for note in calibration["notes"]]
@@ -62,6 +63,22 @@ def opening(report: Report) -> list[str]:
         f"without it, {calibration['calibration_error']:.4f} with it"
     )
     lines.append(f"score {calibration['score']}; the learned one: {calibration['deferral_reason']}")
+    return lines
+
+
+def _compression(report: Report) -> list[str]:
+    """How each file became int8, a line each."""
+    lines = []
+    for made in (report, *report.get("variants", ())):
+        quantized = made.get("quantized")
+        if quantized is None or quantized["how"] is None or quantized["chosen_by"] is None:
+            continue
+        how, lost, field = quantized["how"], quantized["chosen_by"], quantized["field"]
+        floats = f", {len(how['float_layers'])} layers in float" if how["float_layers"] else ""
+        on_field = "" if field is None else f", {0.0 - field['share']:+.1%} on field samples"
+        lines.append(
+            f"int8: {made['version']} by {how['method']}{floats}: {0.0 - lost['share']:+.1%} right answers{on_field}"
+        )
     return lines
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cloud_service.cli_tables import show as show_table
 from shared.errors import SettingsError
+
+if TYPE_CHECKING:
+    from cloud_service.tasks.task import TaskDefinition
 
 task_app = typer.Typer(no_args_is_help=True, help="A task's file: write it, check it, show it.")
 
@@ -32,7 +36,7 @@ def init(
 
 @task_app.command("check")
 def check(file: File, as_json: AsJson = False) -> None:
-    """Read the data, run the student once, and say whether it fits the devices."""
+    """Read the data, ask the teacher, run the student once, and say whether it fits the devices."""
     from cloud_service.tasks.checking import check as check_task
     from cloud_service.tasks.task_file import read_task_file
 
@@ -50,10 +54,20 @@ def check(file: File, as_json: AsJson = False) -> None:
         said = "; ".join(f"{name}: {why}" for name, why in found.unfit.items())
         raise SettingsError(f"the student fits no profile ({said}): make it narrower, or raise the limit")
     if not as_json:
+        if found.teacher_right is not None:
+            typer.echo(f"teacher: right on {found.teacher_right:.1%} of the held-out samples that it was asked")
         for name in task.profiles:
             typer.echo(f"profile {name}: {found.unfit.get(name, 'fits by its size')}")
         for missing in found.missing:
-            typer.echo(f"teacher {missing}: not there yet, but needed to train; docs/learning.md makes one")
+            typer.echo(f"teacher {missing}: not there yet, but needed to train; {_how_to_teach(task, file, missing)}")
+
+
+def _how_to_teach(task: TaskDefinition, file: Path, missing: str) -> str:
+    folder, name = os.path.split(missing)
+    if task.teach is None or name != "teacher.pt":
+        return "docs/learning.md makes one"
+    typed = ["edgeloop", "distill", "run", "--local", str(file), "--stage", "teach", "--out", folder]
+    return f"make it with: {shlex.join(typed)}"
 
 
 @task_app.command("show")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Doubles = NDArray[np.float64]
+Floats = NDArray[np.float32]
 
 
 class LogMel(nn.Module):
@@ -43,7 +44,7 @@ class LogMel(nn.Module):
     ) -> None:
         super().__init__()
         self.hop, self.full_scale, self.floor = hop, full_scale, floor
-        kernels = torch.from_numpy(fourier_kernels(window)).float().unsqueeze(1)
+        kernels = torch.from_numpy(fourier_kernels(window)).unsqueeze(1)
         filters = mel_bands(window, rate_hz=rate_hz, mels=mels, low_hz=low_hz, high_hz=high_hz)
         self.register_buffer("fourier", kernels, persistent=False)
         self.register_buffer("bands", torch.from_numpy(filters).float(), persistent=False)
@@ -56,12 +57,25 @@ class LogMel(nn.Module):
         return torch.log(power @ self.bands + self.floor)
 
 
-def fourier_kernels(window: int) -> Doubles:
-    """Hann-weighted cosines, then sines, of the bins 0..window // 2: [2·(window // 2 + 1), window]."""
-    time = np.arange(window)
-    hann = 0.5 - 0.5 * np.cos(2.0 * np.pi * time / window)
-    angles = 2.0 * np.pi * np.outer(np.arange(window // 2 + 1), time) / window
-    return np.concatenate([np.cos(angles), -np.sin(angles)]) * hann
+def fourier_kernels(window: int) -> Floats:
+    """Hann-weighted cosines, then sines, of the bins 0..window // 2: [2·(window // 2 + 1), window].
+
+    Out of the tables, and in single precision, as a model's file makes them when it is loaded (`training.fourier`).
+    """
+    cosine, sine, hann = fourier_tables(window)
+    angles = np.outer(np.arange(window // 2 + 1), np.arange(window)) % window
+    kernels: Floats = np.concatenate([cosine[angles], sine[angles]]) * hann
+    return kernels
+
+
+def fourier_tables(window: int) -> tuple[Floats, Floats, Floats]:
+    """cos(2πm/window), −sin(2πm/window) and the periodic Hann window, each [window]."""
+    turns = 2.0 * np.pi * np.arange(window) / window
+    return (
+        np.cos(turns).astype(np.float32),
+        (-np.sin(turns)).astype(np.float32),
+        (0.5 - 0.5 * np.cos(turns)).astype(np.float32),
+    )
 
 
 def mel_bands(window: int, *, rate_hz: float, mels: int, low_hz: float, high_hz: float) -> Doubles:

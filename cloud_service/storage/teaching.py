@@ -81,6 +81,7 @@ def _training_set(rows: Sequence[Sample], tensors: Sequence[Array], classes: int
         probabilities=np.stack([_probabilities(row, classes) for row in rows]),
         weight=np.array([(1 + row.duplicates) / row.inclusion_probability for row in rows], dtype=np.float32),
         number=np.array([row.number for row in rows], dtype=np.int64),
+        certain=np.array([row.human_label is not None for row in rows], dtype=np.bool_),
     )
 
 

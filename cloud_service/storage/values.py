@@ -167,12 +167,14 @@ class TrainingSet:
         weight: float32 [N]: how many of the stream each stands for, which is the inverse of the chance that such a
             sample was sent, for itself and each of its duplicates.
         number: int64 [N], the store's own order.
+        certain: bool [N]: a human labelled it.
     """
 
     x: Array
     probabilities: NDArray[np.float32]
     weight: NDArray[np.float32]
     number: NDArray[np.int64]
+    certain: NDArray[np.bool_]
 
 
 # What a sample counts as: a human label wins over the teacher's.

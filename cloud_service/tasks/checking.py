@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cloud_service.errors import ModelError
 from cloud_service.tasks.data import BaseData, load_base
 from cloud_service.tasks.sources import counts
 from cloud_service.tasks.task import TaskDefinition
@@ -18,6 +19,7 @@ from shared.errors import SettingsError
 
 _CALIBRATION = 64
 _RUNS = 30
+_ASKED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Checked:
         latency_us: median time for one sample on this host.
         unfit: profiles that the student is too large for, with why.
         missing: files of teachers that are not there yet.
+        teacher_right: share of the held-out samples, the first hundreds, that the teacher answers with their label;
+            None: it is not there yet.
     """
 
     classes: dict[str, tuple[int, int]]
@@ -40,6 +44,7 @@ class Checked:
     latency_us: float
     unfit: dict[str, str]
     missing: tuple[str, ...] = ()
+    teacher_right: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +58,16 @@ class Measured:
 
 
 def check(task: TaskDefinition) -> Checked:
-    """Read the data, open the student, run it once, and make an int8 file of it.
+    """Read the data, ask the teacher, open the student, run it once, and make an int8 file of it.
 
     Raises:
         SettingsError: what is wrong first, and what to do.
-        ModelError: the student cannot be exported or quantized.
+        ModelError: the teacher does not run, or the student cannot be exported or quantized.
     """
     base = load_base(task)
     _check_classes(base, task)
+    missing = tuple(str(file) for teacher in task.teacher for file in teacher.files if not file.exists())
+    right = None if missing else _ask_teacher(base, task)
     cost = measure(task, base.x[:_CALIBRATION])
     train, held = counts(base.y, task.labels), counts(base.y_eval, task.labels)
     unfit = {
@@ -75,7 +82,8 @@ def check(task: TaskDefinition) -> Checked:
         int8_bytes=cost.int8_bytes,
         latency_us=cost.latency_us,
         unfit=unfit,
-        missing=tuple(str(file) for teacher in task.teacher for file in teacher.files if not file.exists()),
+        missing=missing,
+        teacher_right=right,
     )
 
 
@@ -112,6 +120,24 @@ def _check_classes(base: BaseData, task: TaskDefinition) -> None:
                 f"base data of task {task.name}: {name} has no sample of {', '.join(lacking)}: "
                 "add samples, or take the label out"
             )
+
+
+def _ask_teacher(base: BaseData, task: TaskDefinition) -> float:
+    """Share of some held-out samples that it answers with their label; their order is by class often, so from all."""
+    from cloud_service.teacher.offline import open_teacher
+
+    some = np.random.default_rng(0).permutation(len(base.x_eval))[:_ASKED]
+    logits = open_teacher(task)(base.x_eval[some])
+    if logits.ndim != 2 or logits.shape[1] != len(task.labels):
+        raise SettingsError(
+            f"task {task.name}: the teacher gives {list(logits.shape[1:])} for a sample; the task has "
+            f"{len(task.labels)} labels, in their order"
+        )
+    if not np.isfinite(logits).all():
+        raise ModelError(
+            f"task {task.name}: the teacher's answers are not finite: see its weights and its input's range"
+        )
+    return float((logits.argmax(axis=1) == base.y_eval[some]).mean())
 
 
 def _check_answer(answer: Any, task: TaskDefinition) -> None:

@@ -89,7 +89,8 @@ class QuantizeSettings(Section):
         reduce_range: weights in 7 bits. Processors with AVX2 and no VNNI add products with 16-bit saturation, and full
             8-bit weights cost them whole points. `always`, because devices are seldom the training machine; `auto`:
             where the training machine's own processor saturates; `never`: 8 bits.
-        qat: train with quantization in the loop: `auto`, where quantization after training loses more than `max_loss`.
+        qat: train with quantization in the loop: `auto`, where quantization after training loses more than `max_loss`;
+            `always`: in any case. What answers better is taken.
         qat_steps: optimiser steps of that; the last fifth with the activations' ranges frozen.
         max_loss: share of right answers that quantization may lose against the float network.
         mixed_precision: where the loss is still larger, let the most sensitive layers stay in float, one after another.

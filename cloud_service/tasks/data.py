@@ -45,12 +45,14 @@ class Samples:
         teacher_probs: the verdicts, float32 [n, C], rows sum to 1.
         weight: 1 / probability that a sample like this was sent, float32 [n]; 1 for hard ones.
         order: int64 [n], rising with arrival.
+        certain: bool [n]: a human gave the label, which is learnt whatever the teacher says.
     """
 
     x: Array
     teacher_probs: Floats
     weight: Floats
     order: Labels
+    certain: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.x)
@@ -88,12 +90,16 @@ def load_samples(path: Path, task: TaskDefinition) -> Samples:
     if not path.exists():
         return no_samples(task)
     try:
-        arrays = _read(path, ("x", "teacher_probs", "weight", "order"))
+        arrays = _read(path, ("x", "teacher_probs", "weight", "order"), may_lack=("certain",))
         count = len(arrays["x"])
+        # Files of before this column: a person's label was told by its probability.
+        certain = arrays.get("certain", arrays["teacher_probs"].max(axis=1, initial=0.0) >= 1.0)
         _check_x(arrays["x"], task, name="x", may_be_empty=True)
         _check_probs(arrays["teacher_probs"], count=count, classes=len(task.labels))
         _check_column(arrays["weight"], count=count, name="weight")
         _check_column(arrays["order"], count=count, name="order")
+        _check_column(certain, count=count, name="certain")
+        _check_yes_or_no(certain, name="certain")
         _check_positive(arrays["weight"])
     except (OSError, ValueError) as err:
         raise SampleError(f"samples in {path}: {err}; export them from the sample store again") from err
@@ -103,6 +109,7 @@ def load_samples(path: Path, task: TaskDefinition) -> Samples:
         teacher_probs=arrays["teacher_probs"][newest].astype(np.float32),
         weight=arrays["weight"][newest].astype(np.float32),
         order=arrays["order"][newest].astype(np.int64),
+        certain=certain[newest],
     )
 
 
@@ -113,16 +120,17 @@ def no_samples(task: TaskDefinition) -> Samples:
         teacher_probs=np.zeros((0, len(task.labels)), dtype=np.float32),
         weight=np.zeros(0, dtype=np.float32),
         order=np.zeros(0, dtype=np.int64),
+        certain=np.zeros(0, dtype=np.bool_),
     )
 
 
-def _read(path: Path, names: tuple[str, ...]) -> Mapping[str, Array]:
+def _read(path: Path, names: tuple[str, ...], *, may_lack: tuple[str, ...] = ()) -> Mapping[str, Array]:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             missing = [name for name in names if name not in file]
             if missing:
                 raise ValueError(f"lacks {', '.join(missing)}")
-            return {name: file[name] for name in names}
+            return {name: file[name] for name in (*names, *may_lack) if name in file}
     except FileNotFoundError as err:
         raise ValueError("no such file") from err
     except (zipfile.BadZipFile, EOFError, KeyError, AttributeError, TypeError) as err:
@@ -166,6 +174,11 @@ def _check_probs(probs: Array, *, count: int, classes: int) -> None:
         raise ValueError("teacher_probs must be finite probabilities")
     if not np.allclose(probs.sum(axis=1), 1.0, atol=1e-3):
         raise ValueError("each row of teacher_probs must sum to 1")
+
+
+def _check_yes_or_no(values: Array, *, name: str) -> None:
+    if values.dtype != np.bool_:
+        raise ValueError(f"{name} has dtype {values.dtype}, not bool")
 
 
 def _check_positive(weight: Array) -> None:

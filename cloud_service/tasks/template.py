@@ -25,7 +25,10 @@ input_dtype = "float32"
 input_rate_hz = 50
 
 student = "edgeloop:cnn1d"                # `edgeloop networks` lists them; or "module:function"
-teacher = "{name}-teacher.onnx"           # answers what devices find hard; see docs/teachers.md
+
+# Answers what devices find hard. This one is trained on the base data by [teach], with
+# `edgeloop distill run --local {name}.toml --stage teach --out {name}-teacher`; docs/teachers.md has others.
+teacher = {{ model = "edgeloop:cnn1d", width = 4.0, weights = "{name}-teacher/teacher.pt" }}
 
 # .npz with x, y, x_eval, y_eval; a folder of class folders; .csv or .parquet of windows; or "module:function".
 # This one holds made-up numbers: put your own data here.
@@ -34,11 +37,16 @@ base_data = "{name}-base.npz"
 [preprocessing]                           # runs inside the exported graph
 method = "standardise"                    # scale | standardise | log-mel
 
+[teach]
+network = "edgeloop:cnn1d"
+width = 4.0
+steps = 400
+
 [profiles.small]                          # a candidate must fit at least one kind of device
 max_model_bytes = 100_000
 
 [training]
-steps = 10_000
+steps = 500
 
 [training.gate]
 base_tolerance = 0.01                     # how far accuracy on the held-out base data may fall

@@ -38,6 +38,8 @@ def source_hashes(teacher: TeacherSettings) -> dict[str, str]:
             hashes |= {f"data {name}": _file_hash(file.parent / name) for name in external_files(file)}
     if teacher.kind is Kind.FACTORY:
         hashes["code"] = _code_hash(teacher.model)
+    elif teacher.kind is Kind.OWN:
+        hashes["width"] = f"{teacher.width:g}"
     elif teacher.kind is not Kind.ONNX:
         hashes["pictures"] = f"{teacher.picture_max:g} {teacher.picture_size}"
     return hashes

@@ -33,11 +33,12 @@ class Kind(StrEnum):
 
     ONNX = "onnx"
     FACTORY = "factory"
+    OWN = "edgeloop"
     TIMM = "timm"
     TORCHVISION = "torchvision"
 
 
-_ZOO = {"timm:": Kind.TIMM, "torchvision:": Kind.TORCHVISION}
+_NAMED = {"edgeloop:": Kind.OWN, "timm:": Kind.TIMM, "torchvision:": Kind.TORCHVISION}
 
 
 class TeacherSettings(Section):
@@ -46,8 +47,8 @@ class TeacherSettings(Section):
     Attributes:
         model: an ONNX file, which takes raw samples [N, *input_shape] and gives `logits` float32 [N, C] and, where it
             can, `embedding` [N, E]; `module:function`, called with the task's definition, gives an `nn.Module` of that
-            kind that returns logits or (logits, embedding); `timm:NAME` or `torchvision:NAME`, a picture network of the
-            extra `zoo`.
+            kind that returns logits or (logits, embedding); `edgeloop:NAME`, a network that students have, too;
+            `timm:NAME` or `torchvision:NAME`, a picture network of the extra `zoo`.
         weights: of a torch model: `.safetensors`, or a state_dict saved with torch; an ONNX file has its own.
         backend: `auto`, `onnxruntime`, `onnxruntime-int8` or `torch`; `auto` measures once and takes the fastest whose
             answers stay within `max_drop` of the model as it was given.
@@ -60,6 +61,7 @@ class TeacherSettings(Section):
             only where at least 1/max_drop samples were checked.
         check_samples: of the base data's x_eval that a conversion is held against, at most.
         threads: of one run of this model; leave a core to the service.
+        width: channels of each layer as a share of the network's own; of edgeloop's alone.
         picture_max: largest value of a raw picture; of timm and torchvision alone.
         picture_size: side in pixels to which pictures are resized; None: as they come; of timm and torchvision alone.
     """
@@ -73,11 +75,14 @@ class TeacherSettings(Section):
     max_drop: Annotated[float, Field(ge=0.0, le=1.0)] = 0.005
     check_samples: Annotated[int, Field(gt=0)] = 512
     threads: Annotated[int, Field(ge=1, le=256)] = 1
+    width: Annotated[float, Field(gt=0.0, le=8.0)] = 1.0
     picture_max: Positive = 255.0
     picture_size: Annotated[int, Field(ge=8, le=4096)] | None = None
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
+        if self.width != 1.0 and self.kind is not Kind.OWN:
+            raise ValueError(f"width: {self.model} is as wide as it is: only edgeloop:NAME has a width")
         if self.kind is Kind.ONNX:
             if self.weights is not None:
                 raise ValueError(f"weights: {self.model} is an ONNX file, which has its own: leave weights out")
@@ -92,7 +97,7 @@ class TeacherSettings(Section):
 
     @property
     def kind(self) -> Kind:
-        for prefix, kind in _ZOO.items():
+        for prefix, kind in _NAMED.items():
             if self.model.startswith(prefix):
                 return kind
         return Kind.FACTORY if _ENTRY.match(self.model) else Kind.ONNX

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cloud_service.errors import TeacherError
+from cloud_service.networks.settings import StudentSettings
 from cloud_service.tasks.task import TaskDefinition, load_entry
 from cloud_service.teacher.choice import Device
 from cloud_service.teacher.model import Array, Network, Outputs
@@ -47,6 +48,12 @@ def make(teacher: TeacherSettings, task: TaskDefinition) -> tuple[nn.Module, nn.
     Raises:
         SettingsError: the settings name what does not exist or is not installed.
     """
+    if teacher.kind is Kind.OWN:
+        from cloud_service.networks.students import open_student
+
+        named = StudentSettings(network=teacher.model, width=teacher.width)
+        own = open_student(task.model_copy(update={"student": named}))
+        return own, own
     if teacher.kind is not Kind.FACTORY:
         body = _zoo_network(teacher, classes=len(task.labels))
         return Pictures(body, task, largest=teacher.picture_max, size=teacher.picture_size), body

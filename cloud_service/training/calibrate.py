@@ -118,9 +118,7 @@ def calibrate(
     fitted = choose_temperature(logits, answers, weight)
     rows = Rows(logits, answers, weight, np.arange(len(logits)) if group is None else group)
     learned = _learn(rows, source, temperature=fitted.temperature)
-    chosen = score if learned.deferral is None else Score.DEFERRAL
-    hard = hardness(logits, fitted.temperature, score) if learned.deferral is None else learned.scores
-    assert hard is not None
+    chosen, hard = _score(rows, learned, temperature=fitted.temperature, otherwise=score)
     curve = Curve(hard, rows.wrong, weight)
     point = curve.reaching(agreement_goal, floor=offload_floor, budget=offload_budget)
     bins = _reliability(rows, temperature=fitted.temperature)
@@ -162,6 +160,13 @@ def _learn(rows: Rows, source: tuple[Floats, Labels] | None, *, temperature: flo
     logits, answers = source
     home = Rows(logits, answers, np.ones(len(logits)), np.arange(len(logits)))
     return learn(rows, home if len(logits) else None, temperature=temperature)
+
+
+def _score(rows: Rows, learned: Learned, *, temperature: float, otherwise: Score) -> tuple[Score, NDArray[np.float32]]:
+    """The learned score where it was taken, and its values; else the other."""
+    if learned.deferral is None or learned.scores is None:
+        return otherwise, hardness(rows.logits, temperature, otherwise)
+    return Score.DEFERRAL, learned.scores
 
 
 def _rankings(rows: Rows, learned: Learned, *, temperature: float) -> dict[str, Ranking]:

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 
 COMMAND = (sys.executable, "-m", "cloud_service.training.pipeline")
 LOG, PID = "log.txt", "pid"
+# Where it is, an earlier process of this run was killed: the next ones take half a batch.
+KILLED = "killed"
 # How long a child that was asked to end may take.
 _STOP_S = 5.0
 
@@ -29,10 +31,23 @@ _STOP_S = 5.0
 async def run_child(command: Sequence[str], folder: Path, on_step: Callable[[Step], None]) -> int:
     """Run `command folder` to its end and return the exit code; its stderr and its stages' times go to log.txt.
 
-    When the caller is cancelled the child is ended first. A child of a service that was killed is ended here, too: two
-    must never work in one folder.
+    A child that the system kills, as it does where memory runs out, is started once more: it begins its stage again,
+    with half a batch (`run.prepare`). When the caller is cancelled the child is ended first. A child of a service that
+    was killed is ended here, too: two must never work in one folder.
     """
     await asyncio.to_thread(end_orphan, folder)
+    code, ours = await _run(command, folder, on_step)
+    if code == -signal.SIGKILL and ours and not (folder / KILLED).exists():
+        log.warning(
+            "the training in %s was killed, as for want of memory: its stage begins again, half a batch", folder
+        )
+        atomic.write_bytes(folder / KILLED, b"")
+        code, _ = await _run(command, folder, on_step)
+    return code
+
+
+async def _run(command: Sequence[str], folder: Path, on_step: Callable[[Step], None]) -> tuple[int, bool]:
+    """The exit code, and whether the folder was this process's to the end: whoever takes it over kills, too."""
     atomic.remove(folder / ERROR)  # of an earlier start: it would be taken for this one's
     with (folder / LOG).open("ab") as errors:
         process = await asyncio.create_subprocess_exec(
@@ -49,10 +64,12 @@ async def run_child(command: Sequence[str], folder: Path, on_step: Callable[[Ste
             atomic.write_bytes(folder / PID, str(process.pid).encode())
             assert process.stdout is not None
             await _follow(process.stdout, note)
-            return await process.wait()
+            code = await process.wait()
+            return code, _holds(folder, process.pid)
         finally:
             await _end(process)
-            atomic.remove(folder / PID)
+            if _holds(folder, process.pid):
+                atomic.remove(folder / PID)
 
 
 def failure(folder: Path, code: int) -> str:
@@ -60,6 +77,11 @@ def failure(folder: Path, code: int) -> str:
     try:
         return str(json.loads((folder / ERROR).read_bytes())["message"])
     except (OSError, ValueError, KeyError, TypeError):
+        if code == -signal.SIGKILL:
+            return (
+                "the training process was killed, with half a batch, too: where the system's log says that memory ran "
+                f"out, lower training.batch or views, or train on a larger machine; see {folder / LOG}"
+            )
         ended = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
         return f"the training process {ended} without a message; see {folder / LOG}"
 
@@ -73,8 +95,16 @@ def end_orphan(folder: Path) -> None:
         return
     if str(folder).encode() in arguments:
         log.warning("ending process %d, which an earlier service left working in %s", pid, folder)
+        atomic.remove(folder / PID)  # first: its parent, if it lives, must see that the folder was taken over
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _holds(folder: Path, pid: int) -> bool:
+    try:
+        return int((folder / PID).read_bytes()) == pid
+    except (OSError, ValueError):
+        return False
 
 
 def _line(step: Step) -> bytes:

@@ -20,35 +20,8 @@ QAT = "qat"
 
 
 @dataclass(frozen=True, slots=True)
-class QuantizedModel:
-    """An int8 file and how it came to be.
-
-    Attributes:
-        method: minmax, entropy, percentile or qat.
-        score: the judge's share of right answers.
-        float_score: the same of the float file.
-        holds: whether the loss is within `max_loss`.
-        float_layers: names of the layers that stayed in float, most sensitive first.
-        tried: score by what was tried: a method, or a method and how many layers stayed in float (`minmax-2`).
-        kernels: how often each operator stands in the graph as onnxruntime runs it.
-        bytes: size of the file.
-        reduce_range: whether weights have 7 bits.
-    """
-
-    method: str
-    score: float
-    float_score: float
-    holds: bool
-    float_layers: tuple[str, ...]
-    tried: dict[str, float]
-    kernels: dict[str, int]
-    bytes: int
-    reduce_range: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Candidate:
-    """One int8 file among those tried; `tried` as in `QuantizedModel`."""
+    """One int8 file among those tried; `tried` as in `quantized.QuantizedModel`."""
 
     method: str
     file: Path

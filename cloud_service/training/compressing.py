@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from cloud_service.tasks.compression import Weights
 from cloud_service.training import distill, evaluate, narrow, processor, prune, quantization_aware, quantize, weights
-from cloud_service.training.choosing import QuantizedModel
 from cloud_service.training.distilling import FOLDS, STUDENT, pool_of, write_scores
 from cloud_service.training.progress import Step
-from cloud_service.training.results import Pruned, Quantized
+from cloud_service.training.quantized import Loss, Quantized, QuantizedModel
+from cloud_service.training.results import Pruned, has_result
 from cloud_service.training.variants import VariantRun
 
 log = logging.getLogger(__name__)
@@ -30,8 +30,10 @@ def prune_students(this: VariantRun) -> Pruned:
 
     The folds' too: a pruned network is not as sure of itself as the whole one, and thresholds are of its scores.
     """
-    run, settings = this.run, this.variant.prune
+    run, settings, twin = this.run, this.variant.prune, this.twin
     assert settings is not None
+    if twin.variant.name != this.variant.name and has_result(run.out, twin.stage("prune")):
+        return twin.result("prune", Pruned)
     folds = weights.load(run.out / FOLDS, run.task) if run.judged_by_uploads else []
     students = [*folds, *weights.load(run.out / STUDENT, run.task)]
     pool = pool_of(run)
@@ -73,15 +75,38 @@ def quantize_student(this: VariantRun) -> Quantized:
     how = _to_int8(this, student) if this.variant.weights is Weights.INT8 else None
     if how is None:
         narrow.write(float_model, model, weights=this.variant.weights)
-    checked = run.base.x_eval
+    checked, shipped = run.base.x_eval, evaluate.open_runner(model)
     torch_logits = distill.answer(student, checked)
     float_logits = evaluate.open_runner(float_model)(checked)
-    small_logits = evaluate.open_runner(model)(checked)
     return Quantized(
         model_bytes=model.stat().st_size,
         export_error=evaluate.largest_difference(torch_logits, float_logits),
-        parity_drop=1.0 - evaluate.share_right(small_logits, torch_logits.argmax(axis=1)),
+        parity_drop=1.0 - evaluate.share_right(shipped(checked), torch_logits.argmax(axis=1)),
         how=how,
+        chosen_by=None if how is None else _loss(student, shipped, *_judged(this)),
+        field=_field_loss(this, student, shipped),
+    )
+
+
+def _field_loss(this: VariantRun, student: nn.Module, shipped: evaluate.Runner) -> Loss | None:
+    uploads = this.run.samples
+    if not len(uploads):
+        return None
+    return _loss(student, shipped, uploads.x, uploads.teacher_probs.argmax(axis=1), uploads.weight)
+
+
+def _loss(
+    student: nn.Module,
+    shipped: evaluate.Runner,
+    x: evaluate.Array,
+    answers: evaluate.Labels,
+    weight: evaluate.Floats | None = None,
+) -> Loss:
+    exact, rounded = distill.answer(student, x), shipped(x)
+    return Loss(
+        share=evaluate.share_right(exact, answers, weight) - evaluate.share_right(rounded, answers, weight),
+        error=evaluate.paired_error(rounded, exact, answers, weight),
+        changed=1.0 - evaluate.share_right(rounded, exact.argmax(axis=1), weight),
     )
 
 
@@ -95,7 +120,9 @@ def _to_int8(this: VariantRun, student: nn.Module) -> QuantizedModel:
 
     def fine_tune(module: nn.Module, steps: int) -> None:
         sensed = _Sensed(module, run.task.input_dtype)
-        distill.fine_tune(sensed, pool_of(run), run.task.training, steps=steps, learning_rate=_gentle(this))
+        training = run.task.training
+        rate = training.learning_rate * training.learning.quantized_rate
+        distill.fine_tune(sensed, pool_of(run), training, steps=steps, learning_rate=rate)
 
     def train_quantized(file: Path) -> None:
         quantization_aware.train(

@@ -24,8 +24,12 @@ log = logging.getLogger(__name__)
 
 _CHECKS = 20  # looks at the held-out samples in a course, where it may stop early
 _SAVES = 10
-_HELD_OUT = 10  # one base sample in so many
+_HELD_OUT = 10  # one sample in so many
 _BATCH = 512
+
+
+_Best = tuple[float, dict[str, Tensor]]
+"""Agreement on held-out samples, and the weights that had it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Passed:
 
     Attributes:
         steps: taken.
-        agreement: the best on held-out samples; None where none were held out.
+        agreement: the last student's best on held-out samples; None where none were held out.
     """
 
     steps: int
@@ -78,7 +82,8 @@ class Course:
             self._optimiser, max_lr=learning_rate, total_steps=steps + 1
         )
         self._step, self._worse = 0, 0
-        self._best: tuple[float, list[dict[str, Tensor]]] | None = None
+        self._best: list[_Best] = []
+        self._best_mean = -1.0
 
     def run(self, on_step: Callable[[int, float], None], *, file: Path | None = None) -> Passed:
         """Take the steps, from where `file` says an earlier process was; the students end in evaluation mode.
@@ -107,10 +112,10 @@ class Course:
                 break
             if file is not None and self._step % save_every == 0:
                 self._save(file)
-        if self._best is not None:
-            self._group.load(self._best[1])
+        if self._best:
+            self._group.load([state for _, state in self._best])
         self._group.release()
-        return Passed(self._step, self._best[0] if self._best is not None else None)
+        return Passed(self._step, self._best[-1][0] if self._best else None)
 
     def _take(self, chosen: Tensor) -> LossParts:
         """One step over views int64 [students, batch]."""
@@ -160,26 +165,38 @@ class Course:
         return torch.nn.Parameter(spread)
 
     def _hold_out(self, allowed: list[Source]) -> list[Source]:
-        """Keep a tenth of the base data, and from each student what it does not see anyway, for the checks."""
+        """Keep a tenth of the base data, and of the uploads that each student may see, for the checks.
+
+        Not what a fold's student does not see: it is judged on that, and must not be chosen by it.
+        """
         base = allowed[0][0]
         order = torch.randperm(len(base), generator=torch.Generator().manual_seed(self._settings.seed))
         held, learnt = base[order[: len(base) // _HELD_OUT]], base[order[len(base) // _HELD_OUT :].sort().values]
         if not len(held):
             raise SettingsError(f"patience needs at least {_HELD_OUT} base samples: add some, or set patience = 0")
-        uploads = torch.where(self._pool.uploaded)[0]
-        self._held = [torch.cat([held, uploads[~torch.isin(uploads, seen)]]) for _, seen in allowed]
-        return [(learnt, seen) for _, seen in allowed]
+        parts = []
+        for _, seen in allowed:
+            mixed = seen[torch.randperm(len(seen), generator=torch.Generator().manual_seed(self._settings.seed))]
+            parts.append((mixed[: len(seen) // _HELD_OUT], mixed[len(seen) // _HELD_OUT :].sort().values))
+        self._held = [torch.cat([held, mine]) for mine, _ in parts]
+        return [(learnt, rest) for _, rest in parts]
 
     def _is_enough(self) -> bool:
-        """Whether the held-out agreement has not risen for as long as `patience` allows."""
+        """Whether the held-out agreement has not risen for as long as `patience` allows.
+
+        Each student is kept at its own best, by its own held-out samples: those of the others may be what it is judged
+        on. When to stop is for all of them together, by the mean.
+        """
         states = self._group.states()
-        agreement = sum(map(self._agreement, self._students, self._held)) / len(self._students)
+        found = [self._agreement(*each) for each in zip(self._students, self._held, strict=True)]
         for student in self._students:
             student.train()
-        if self._best is None or agreement > self._best[0] + 1e-9:
-            self._best, self._worse = (agreement, states), 0
-        else:
-            self._worse += 1
+        now: list[_Best] = list(zip(found, states, strict=True))
+        before = self._best or now
+        self._best = [new if new[0] > old[0] + 1e-9 else old for new, old in zip(now, before, strict=True)]
+        mean = sum(found) / len(found)
+        self._worse = 0 if mean > self._best_mean + 1e-9 else self._worse + 1
+        self._best_mean = max(self._best_mean, mean)
         return self._worse >= self._settings.learning.patience
 
     @torch.no_grad()
@@ -193,6 +210,7 @@ class Course:
             "step": self._step,
             "worse": self._worse,
             "best": self._best,
+            "best_mean": self._best_mean,
             "batch": self._settings.batch,
             "students": self._group.states(),
             "maps": self._maps,
@@ -217,5 +235,6 @@ class Course:
         self._schedule.load_state_dict(state["schedule"])
         self._generator.set_state(state["drawing"])
         torch.set_rng_state(state["chance"])
-        self._step, self._worse, self._best = state["step"], state["worse"], state["best"]
+        self._step, self._worse = state["step"], state["worse"]
+        self._best, self._best_mean = state["best"], state["best_mean"]
         log.info("training goes on at step %d of %d", self._step, self._steps)

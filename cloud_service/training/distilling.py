@@ -54,7 +54,7 @@ def pool_of(this: Run) -> Pool:
             base=(base.x, base.y),
             uploads=(samples.x, samples.teacher_probs.argmax(axis=1)),
             seed=this.task.training.seed,
-            certain=samples.teacher_probs.max(axis=1, initial=0.0) >= 1.0,
+            certain=samples.certain,
         )
         _check_order(this, pool)
         this.pool.append(pool)

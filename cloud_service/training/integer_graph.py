@@ -11,6 +11,7 @@ import onnx
 
 from cloud_service import runtime
 from cloud_service.errors import ModelError
+from cloud_service.training.fourier import make_kernels_on_loading
 
 HEAVY = frozenset({"Conv", "Gemm", "MatMul", "ConvTranspose"})
 # With what the weights of a student's features begin, such as log-mel's: these stay in float.
@@ -22,8 +23,10 @@ _FLOAT = {"Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Co
 def compact(model: onnx.ModelProto) -> None:
     """Strip what no runtime needs and shorten inner names, in place.
 
-    Recorded shapes, metadata, documentation, and the biases' zero points, which are zero where they are left out.
+    Recorded shapes, metadata, documentation, the biases' zero points, which are zero where they are left out, and the
+    kernels of a Fourier transform, which are made when the file is loaded.
     """
+    make_kernels_on_loading(model)
     graph = model.graph
     del graph.value_info[:]
     del model.metadata_props[:]

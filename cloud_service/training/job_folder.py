@@ -21,6 +21,7 @@ from cloud_service.training.request import (
     REPORT,
     REQUEST,
     SAMPLES,
+    SECONDS,
     TrainingReport,
     TrainingRequest,
     read_request,
@@ -35,7 +36,7 @@ _NAMING = ("bundle*.json",)
 # The float student, as the stage distill leaves it.
 _WEIGHTS = "student.pt"
 # What each stage leaves when it has ended, and the file that counts the starts since.
-_ENDED, _STARTS = "*.seconds.json", "starts.json"
+_ENDED, _STARTS = f"*{SECONDS}", "starts.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def lay_out(folder: Path, request: TrainingRequest, exported: TrainingSet | None
                 teacher_probs=exported.probabilities,
                 weight=exported.weight,
                 order=exported.number,
+                certain=exported.certain,
             )
     if incumbent is not None:
         _copy(incumbent.bundle, folder / INCUMBENT)

@@ -13,8 +13,10 @@ from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 from pydantic import JsonValue
 
+from cloud_service.tasks.data import BaseData
 from cloud_service.tasks.task import ENTRY, TaskDefinition
 from cloud_service.teacher.settings import Kind
 from shared.bundle import sha256_file
@@ -26,7 +28,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def describe_lineage(
-    task: TaskDefinition, *, samples: Path, newest_upload: int | None, parent: str | None
+    task: TaskDefinition, base: BaseData, *, samples: Path, newest_upload: int | None, parent: str | None
 ) -> dict[str, JsonValue]:
     """What a bundle's manifest says of its making: hashes of the data, parent, settings, seed, library versions.
 
@@ -34,6 +36,7 @@ def describe_lineage(
     have one order; another kind of processor may add in another one, and its name is noted.
 
     Args:
+        base: the task's base data, as it was read.
         newest_upload: order of the newest upload it learns from; the next run judges it by later ones.
     """
     files = {"base_data": task.base_data, "samples": samples}
@@ -42,6 +45,8 @@ def describe_lineage(
     if task.network.weights is not None:
         files["student"] = task.network.weights
     hashes = {name: _sha256(path) for name, path in files.items() if path.exists()}
+    if not task.base_data.exists():
+        hashes["base_data"] = _sha256_of_arrays(base)  # what the task's function gave
     settings: JsonValue = task.training.model_dump(mode="json")
     taught = _how_taught(task)
     everything = hashlib.sha256(repr([*sorted(hashes.items()), *taught]).encode()).hexdigest()
@@ -110,6 +115,14 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(
         "".join(f"{file.relative_to(path).as_posix()}\0{sha256_file(file)}\n" for file in inside).encode()
     ).hexdigest()
+
+
+def _sha256_of_arrays(base: BaseData) -> str:
+    found = hashlib.sha256()
+    for array in (base.x, base.y, base.x_eval, base.y_eval):
+        found.update(f"{array.dtype.str} {array.shape}\n".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 def _student(task: TaskDefinition) -> JsonValue:

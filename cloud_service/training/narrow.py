@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from cloud_service import runtime
 from cloud_service.errors import ModelError
 from cloud_service.tasks.compression import Weights
+from cloud_service.training.fourier import make_kernels_on_loading
 from cloud_service.training.integer_graph import compact
 from cloud_service.training.post_training import told_when_full
 from shared import atomic
@@ -48,7 +50,7 @@ def write(float_model: Path, target: Path, *, weights: Weights) -> None:
                 _four_bits(prepared, folder)
             model = onnx.load(prepared)
             if weights is Weights.FP16:
-                _store_halves(model.graph)
+                _store_halves(model.graph, whole=make_kernels_on_loading(model))
             compact(model)
             data = model.SerializeToString(deterministic=True)
     except OSError as err:
@@ -57,11 +59,12 @@ def write(float_model: Path, target: Path, *, weights: Weights) -> None:
     atomic.write_bytes(target, data)
 
 
-def _store_halves(graph: onnx.GraphProto) -> None:
-    """Every float weight becomes a half-precision one behind a Cast, which onnxruntime folds while loading."""
+def _store_halves(graph: onnx.GraphProto, *, whole: AbstractSet[str]) -> None:
+    """Every float weight but these becomes a half behind a Cast, which onnxruntime folds while loading."""
     casts = []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < _FEWEST_VALUES:
+        few = np.prod(tensor.dims) < _FEWEST_VALUES
+        if tensor.data_type != TensorProto.FLOAT or few or tensor.name in whole:
             continue
         values = numpy_helper.to_array(tensor)
         if np.abs(values).max() > _LARGEST_HALF:

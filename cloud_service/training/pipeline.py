@@ -23,9 +23,11 @@ import torch
 
 from cloud_service.training import compressing, distilling, packing, proving, teach
 from cloud_service.training.calibrate import Calibration
+from cloud_service.training.child import KILLED
 from cloud_service.training.gate import GateDecision
 from cloud_service.training.lineage import die_with_parent
 from cloud_service.training.progress import JsonLines, Progress, Step
+from cloud_service.training.quantized import Quantized
 from cloud_service.training.reporting import make_report
 from cloud_service.training.request import ERROR, REPORT, TrainingReport, TrainingRequest, read_request
 from cloud_service.training.results import (
@@ -33,13 +35,13 @@ from cloud_service.training.results import (
     Evaluated,
     Packed,
     Pruned,
-    Quantized,
     has_result,
     read_result,
     remove_result,
     write_result,
 )
 from cloud_service.training.run import Run, prepare
+from cloud_service.training.stage import Stage
 from cloud_service.training.teach import Taught
 from cloud_service.training.tracking import track
 from cloud_service.training.variants import VariantRun, family
@@ -48,7 +50,7 @@ from shared.errors import EdgeloopError, SettingsError
 
 log = logging.getLogger(__name__)
 
-TEACH, DISTILL = "teach", "distill"
+TEACH, DISTILL = Stage.TEACH.value, Stage.DISTILL.value
 
 
 def _evaluate(this: VariantRun) -> Evaluated:
@@ -158,7 +160,8 @@ def main() -> int:
     except Exception as err:
         log.exception("the training run failed")
         return _fail(folder, err, exit_code=70)
-    atomic.remove(folder / ERROR)
+    for name in (ERROR, KILLED):
+        atomic.remove(folder / name)
     return 0
 
 

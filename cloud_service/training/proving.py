@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,8 +16,9 @@ from cloud_service.training.incumbent import Incumbent
 from cloud_service.training.latency import LatencyRatio, compare_latency
 from cloud_service.training.packing import golden_inputs
 from cloud_service.training.pool import number_contents
+from cloud_service.training.quantized import Quantized
 from cloud_service.training.request import ModelMetrics
-from cloud_service.training.results import Evaluated, Quantized
+from cloud_service.training.results import Evaluated
 from cloud_service.training.run import Run
 from cloud_service.training.variants import VariantRun
 from shared import deferral
@@ -64,23 +66,20 @@ def evaluate_both(this: VariantRun, quantized: Quantized, calibrated: Calibratio
     latency = None if old is None else compare_latency(candidate, old.run, x[0])
     alone = evaluate.latencies_us([candidate], x[0])[0] if latency is None else latency.new_us
     field = _comparable(run, _field(this))
-    after = _measure(
-        run,
-        candidate,
-        field,
-        calibrated=calibrated,
-        model_bytes=quantized.model_bytes,
-        latency_us=alone,
-    )
+    after = _measure(run, candidate, field, calibrated=calibrated, model_bytes=quantized.model_bytes, latency_us=alone)
     evaluated = Evaluated(
         before=None,
-        after=after,
+        after=_as_shipped(after, quantized),
         golden_error=_golden_error(run, candidate, temperature=calibrated.temperature),
         classes=evaluate.per_class(candidate(x), None if old is None else old.run(x), y, labels=labels),
         latency=latency,
         memory_bytes=_memory_bytes(this),
     )
-    return evaluated if latency is None else _against_incumbent(run, evaluated, candidate, field, latency)
+    if latency is None:
+        return evaluated
+    evaluated = _against_incumbent(run, evaluated, candidate, field, latency)
+    lost = quantized.field.error if quantized.field is not None else 0.0
+    return replace(evaluated, field_error=math.hypot(evaluated.field_error, lost))
 
 
 def decide(this: VariantRun, quantized: Quantized, evaluated: Evaluated) -> gate.GateDecision:
@@ -89,6 +88,7 @@ def decide(this: VariantRun, quantized: Quantized, evaluated: Evaluated) -> gate
     def measured(metrics: ModelMetrics) -> gate.Measured:
         return gate.Measured(base_accuracy=metrics.base_accuracy, field_agreement=metrics.field_agreement)
 
+    loss = quantized.chosen_by
     numbers = gate.Numbers(
         candidate=measured(evaluated.after),
         incumbent=measured(evaluated.before) if evaluated.before else None,
@@ -97,6 +97,7 @@ def decide(this: VariantRun, quantized: Quantized, evaluated: Evaluated) -> gate
         model_bytes=quantized.model_bytes,
         export_error=quantized.export_error,
         parity_drop=quantized.parity_drop,
+        loss=None if loss is None else gate.Lost(loss.share, loss.error, allowed=this.variant.quantize.max_loss),
         golden_error=evaluated.golden_error,
         golden_tolerance=GoldenCheck().tolerance,
         classes=evaluated.classes,
@@ -104,6 +105,17 @@ def decide(this: VariantRun, quantized: Quantized, evaluated: Evaluated) -> gate
         memory_bytes=evaluated.memory_bytes,
     )
     return gate.decide(numbers, this.run.task.training.gate, this.run.task.profiles)
+
+
+def _as_shipped(after: ModelMetrics, quantized: Quantized) -> ModelMetrics:
+    """Out of fold there are float students only: what the shipped file loses against its own is taken off.
+
+    Never added: where it seems to win, it has learnt more from the very uploads (training with quantization).
+    """
+    if after.field_agreement is None or quantized.field is None:
+        return after
+    shipped = max(0.0, after.field_agreement - max(0.0, quantized.field.share))
+    return after.model_copy(update={"field_agreement": shipped})
 
 
 def _against_incumbent(

@@ -18,15 +18,16 @@ from cloud_service.errors import ModelError
 from cloud_service.tasks.compression import Calibration, QuantizeSettings
 from cloud_service.tasks.task import TaskDefinition
 from cloud_service.training import processor
-from cloud_service.training.choosing import Choosing, Judge, QuantizedModel
+from cloud_service.training.choosing import Choosing, Judge
 from cloud_service.training.integer_graph import check_integer_kernels, compact, count_kernels
 from cloud_service.training.post_training import PostTraining, check_inputs, told_when_full
+from cloud_service.training.quantized import QuantizedModel
 from shared import atomic
 from shared.errors import StorageFull
 
 __all__ = [
-    "EMBEDDING", "INPUT", "LOGITS", "QuantizedModel", "affine", "check_integer_kernels", "choose", "compact",
-    "count_kernels", "export", "export_student", "quantize",
+    "EMBEDDING", "INPUT", "LOGITS", "affine", "check_integer_kernels", "choose", "compact", "count_kernels", "export",
+    "export_student", "quantize",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)

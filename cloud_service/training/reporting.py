@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cloud_service.training.calibrate import Calibration
 from cloud_service.training.gate import GateDecision
+from cloud_service.training.quantized import Quantized
 from cloud_service.training.request import CANDIDATE, TrainingReport, VariantReport
 from cloud_service.training.results import Distilled, Evaluated, Packed, Pruned, read_result, read_seconds
 from cloud_service.training.run import Run
@@ -44,6 +45,7 @@ def make_report(this: Run) -> TrainingReport:
         profiles=decision.profiles,
         batch=distilled.batch,
         steps=distilled.steps,
+        quantized=first.result("quantize", Quantized),
         variants=tuple(_of_variant(variant) for variant in others),
     )
 
@@ -63,6 +65,7 @@ def _of_variant(this: VariantRun) -> VariantReport:
         profiles=decision.profiles,
         threshold=calibrated.threshold,
         expected_offload_rate=calibrated.offload_rate,
+        quantized=this.result("quantize", Quantized),
         macs_left=pruned.macs_after / pruned.macs_before if pruned else None,
         bundle_sha256=packed.sha256,
         bundle_bytes=packed.size_bytes,

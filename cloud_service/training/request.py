@@ -11,13 +11,16 @@ from cloud_service.tasks.task import TaskDefinition
 from cloud_service.training.calibrate import Calibration
 from cloud_service.training.gate import ClassNumbers
 from cloud_service.training.latency import LatencyRatio
+from cloud_service.training.quantized import Quantized
 from shared.errors import SettingsError
 from shared.messages import Version
 from shared.settings import Section
 
 REQUEST, SAMPLES, INCUMBENT = "request.json", "samples.npz", "incumbent.bundle"
 INCUMBENT_WEIGHTS = "incumbent.pt"
-CANDIDATE, REPORT, ERROR = "candidate.bundle", "report.json", "error.json"
+SECONDS = ".seconds.json"  # how long a stage took, behind its name; the sign that it ended
+NOTED = "mlflow.run"  # the run's id in MLflow, where it was noted there
+CANDIDATE, REPORT, ERROR, LINEAGE = "candidate.bundle", "report.json", "error.json", "lineage.json"
 
 
 class TrainingRequest(Section):
@@ -41,9 +44,10 @@ class ModelMetrics(Section):
         base_accuracy: on the held-out base samples, int8 in onnxruntime.
         base_accuracy_per_class: the same by label.
         field_agreement: with the verdicts on the uploads, weighted to the stream; None without uploads, or with too
-            few to hold some out. The candidate's is out of fold (float), the incumbent's its own (int8), both on the
-            uploads that the incumbent did not learn from, if there are enough.
-        field_agreement_per_class: the same by the teacher's answer, unweighted.
+            few to hold some out. The candidate's is out of fold (float), less what its shipped file loses against its
+            own float student on all uploads; the incumbent's its own (int8), both on the uploads that the incumbent did
+            not learn from, if there are enough.
+        field_agreement_per_class: the same by the teacher's answer, unweighted, of the float students.
         calibration_error: expected, at the model's own temperature, on the uploads, or the base samples without any.
         offload_rate: fraction of the stream at the model's own threshold, estimated from the same samples.
         model_bytes: size of model.onnx.
@@ -74,6 +78,7 @@ class VariantReport(Section):
         profiles: by device profile, why it does not fit it; empty: it fits.
         threshold: in its manifest.
         expected_offload_rate: at the threshold.
+        quantized: how its file became small and what that cost; None in older reports.
         macs_left: share of the whole student's multiply-accumulates, where it was pruned.
         bundle_sha256: of its bundle.
         bundle_bytes: its size.
@@ -89,6 +94,7 @@ class VariantReport(Section):
     profiles: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     threshold: float
     expected_offload_rate: float
+    quantized: Quantized | None = None
     macs_left: float | None = None
     bundle_sha256: str
     bundle_bytes: int
@@ -124,6 +130,7 @@ class TrainingReport(Section):
         profiles: by device profile, why the candidate does not fit it; empty: it fits.
         batch: samples of a training step; half of the settings' where those did not fit into memory.
         steps: of training; fewer than the settings' where held-out agreement rose no more.
+        quantized: how the candidate's file became small and what that cost; None in older reports.
         variants: what else was made of the same student.
     """
 
@@ -153,6 +160,7 @@ class TrainingReport(Section):
     profiles: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     batch: int = 0
     steps: int = 0
+    quantized: Quantized | None = None
     variants: tuple[VariantReport, ...] = ()
 
 

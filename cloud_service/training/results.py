@@ -8,15 +8,13 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from cloud_service.training.choosing import QuantizedModel
 from cloud_service.training.gate import ClassNumbers
 from cloud_service.training.latency import LatencyRatio
-from cloud_service.training.request import ModelMetrics
+from cloud_service.training.request import SECONDS, ModelMetrics
 from shared import atomic
 from shared.errors import SettingsError
 
 _Result = TypeVar("_Result")
-_SECONDS = ".seconds.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +45,6 @@ class Pruned:
     parameters_before: int
     parameters_after: int
     weights_left: float
-
-
-@dataclass(frozen=True, slots=True)
-class Quantized:
-    """Sizes and fidelity of the file that a device loads; see `gate.Numbers`.
-
-    Attributes:
-        how: which way to int8 was taken, and what was tried; None for other weights.
-    """
-
-    model_bytes: int
-    export_error: float
-    parity_drop: float
-    how: QuantizedModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +97,17 @@ def read_result(folder: Path, stage: str, kind: type[_Result]) -> _Result:
 
 def write_result(folder: Path, stage: str, kind: type[_Result], result: _Result, *, seconds: float = 0.0) -> None:
     """Write what a stage left, last, as the sign that it is done; raises `StorageFull` when the disk takes no more."""
-    atomic.write_json(folder / f"{stage}{_SECONDS}", seconds)
+    atomic.write_json(folder / f"{stage}{SECONDS}", seconds)
     atomic.write_bytes(folder / f"{stage}.json", TypeAdapter(kind).dump_json(result, indent=2))
 
 
 def remove_result(folder: Path, stage: str) -> None:
     """Let a stage be done again."""
     atomic.remove(folder / f"{stage}.json")
-    atomic.remove(folder / f"{stage}{_SECONDS}")
+    atomic.remove(folder / f"{stage}{SECONDS}")
 
 
 def read_seconds(folder: Path) -> dict[str, float]:
     """How long each stage took, by its name."""
-    files = sorted(folder.glob(f"*{_SECONDS}"))
-    return {file.name.removesuffix(_SECONDS): TypeAdapter(float).validate_json(file.read_bytes()) for file in files}
+    files = sorted(folder.glob(f"*{SECONDS}"))
+    return {file.name.removesuffix(SECONDS): TypeAdapter(float).validate_json(file.read_bytes()) for file in files}

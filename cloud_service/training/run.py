@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from pydantic import JsonValue, TypeAdapter
@@ -12,20 +13,23 @@ from torch import Tensor
 
 from cloud_service.tasks.compression import DEFAULT_VARIANTS
 from cloud_service.tasks.data import BaseData, Samples, load_base, load_samples
-from cloud_service.tasks.learning import Start
-from cloud_service.tasks.task import ENTRY, TaskDefinition
+from cloud_service.tasks.learning import Start, TeachSettings
+from cloud_service.tasks.task import ENTRY, TaskDefinition, TrainingSettings
 from cloud_service.training import evaluate, weights
+from cloud_service.training.child import KILLED
 from cloud_service.training.incumbent import Incumbent, open_incumbent
 from cloud_service.training.lineage import describe_lineage
 from cloud_service.training.pool import Pool, assign_folds, number_contents
 from cloud_service.training.progress import Progress
-from cloud_service.training.request import INCUMBENT, INCUMBENT_WEIGHTS, SAMPLES, TrainingRequest
+from cloud_service.training.request import INCUMBENT, INCUMBENT_WEIGHTS, LINEAGE, SAMPLES, TrainingRequest
 from cloud_service.training.tracking import check_installed
 from shared import atomic
 from shared.bundle import sha256_file
 from shared.errors import SettingsError
 
 log = logging.getLogger(__name__)
+
+_Batched = TypeVar("_Batched", TrainingSettings, TeachSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ def prepare(request: TrainingRequest, out: Path, progress: Progress) -> Run:
     incumbent = open_incumbent(out / INCUMBENT, out / "incumbent", task)
     lineage = describe_lineage(
         task,
+        base,
         samples=out / SAMPLES,
         newest_upload=int(samples.order.max()) if len(samples) else None,
         parent=incumbent.version if incumbent else None,
@@ -83,9 +88,9 @@ def prepare(request: TrainingRequest, out: Path, progress: Progress) -> Run:
     start = _find_start(out / INCUMBENT_WEIGHTS, task)
     if start is not None:
         lineage["started_from_sha256"] = sha256_file(out / INCUMBENT_WEIGHTS)
-    _claim(out / "lineage.json", lineage)
+    _claim(out / LINEAGE, lineage)
     return Run(
-        task=task,
+        task=halved(task) if (out / KILLED).exists() else task,
         version=request.version or f"{task.name}-{str(lineage['data_sha256'])[:8]}",
         created_at=request.created_at,
         out=out,
@@ -97,6 +102,19 @@ def prepare(request: TrainingRequest, out: Path, progress: Progress) -> Run:
         lineage=lineage,
         start=start,
     )
+
+
+def halved(task: TaskDefinition) -> TaskDefinition:
+    """The task with half a batch, in training and in teaching; said."""
+    changed: dict[str, object] = {"training": _half(task.training)}
+    if task.teach is not None:
+        changed["teach"] = _half(task.teach)
+    log.warning("task %s: an earlier process was killed, as for want of memory: half a batch from here on", task.name)
+    return task.model_copy(update=changed)
+
+
+def _half(settings: _Batched) -> _Batched:
+    return settings.model_copy(update={"batch": max(1, settings.batch // 2)})
 
 
 def check_labels(base: BaseData, task: TaskDefinition) -> None:

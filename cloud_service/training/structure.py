@@ -49,9 +49,9 @@ def prune(
     cuts: list[Cut] = []
     for done in range(1, settings.rounds + 1):
         target = before * settings.macs_left ** (done / settings.rounds)
-        ratio = _find_ratio(student, example=example, settings=settings, batches=some, target=target)
-        if ratio > 0.0:
-            cuts += _remove(student, ratio, example=example, settings=settings, batches=some, enough=target)
+        ratios = _find_ratios(student, example=example, settings=settings, batches=some, target=target)
+        if ratios is not None:
+            cuts += _remove(student, ratios, example=example, settings=settings, batches=some, enough=target)
         if settings.fine_tune_steps:
             fine_tune(student, settings.fine_tune_steps)
         log.info("round %d of %d: %.0f %% of the multiply-accumulates are left", done, settings.rounds,
@@ -77,7 +77,7 @@ def _check_reach(
 ) -> None:
     """See on a copy, before hours are spent, that the target can be met."""
     trial = copy.deepcopy(student)
-    _remove(trial, _LARGEST_RATIO, example=example, settings=settings, batches=batches)
+    _remove(trial, (0.0, _LARGEST_RATIO), example=example, settings=settings, batches=batches)
     least = count_macs(trial, example) / limit
     if least == 1.0:
         raise ModelError(
@@ -91,37 +91,38 @@ def _check_reach(
         )
 
 
-def _find_ratio(
+def _find_ratios(
     student: nn.Module, *, example: Tensor, settings: PruneSettings, batches: list[tuple[Tensor, Tensor]], target: float
-) -> float:
-    """The smallest share of channels whose removal meets the target, to within 1 %; 0 where it is met already."""
+) -> tuple[float, float] | None:
+    """Two shares of channels within 1 %: what the first leaves is too much, the second meets the target; None: met."""
     if count_macs(student, example) <= target:
-        return 0.0
+        return None
     low, high = 0.0, _LARGEST_RATIO
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         trial = copy.deepcopy(student)
-        _remove(trial, middle, example=example, settings=settings, batches=batches)
+        _remove(trial, (0.0, middle), example=example, settings=settings, batches=batches)
         if count_macs(trial, example) <= target:
             high = middle
         else:
             low = middle
-    return high
+    return low, high
 
 
 def _remove(
     student: nn.Module,
-    ratio: float,
+    ratios: tuple[float, float],
     *,
     example: Tensor,
     settings: PruneSettings,
     batches: list[tuple[Tensor, Tensor]],
     enough: float = 0.0,
 ) -> list[Cut]:
-    """Remove this share of every layer's channels, in place, the least important ones.
+    """Remove a share of every layer's channels, in place, the least important ones.
 
-    Layer by layer, and no further once `enough` multiply-accumulates are left: the channels of narrow layers come in
-    few blocks, and the last step of all of them at once would go far beyond.
+    The first ratio from all layers alike; then, layer by layer, what the second takes beyond it, and no further once
+    `enough` multiply-accumulates are left: the channels of narrow layers come in few blocks, and the last block of all
+    of them at once would go far beyond.
     """
     pruner_class, importance = _tools(settings.importance)
     width = _answer(student, example).shape[-1]
@@ -132,10 +133,15 @@ def _remove(
             student.eval(),
             example_inputs=example,
             importance=importance,
-            pruning_ratio=ratio,
+            pruning_ratio=ratios[1],
+            iterative_steps=len(ratios),
+            iterative_pruning_ratio_scheduler=lambda *_: [0.0, *ratios],
             ignored_layers=find_last_layers(student, example),
             round_to=settings.round_to,
         )
+        if ratios[0] > 0.0:
+            pruner.step()
+        pruner.current_step = 1
         for group in pruner.step(interactive=True):
             group.prune()
             if count_macs(student, example) <= enough:

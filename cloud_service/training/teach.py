@@ -1,6 +1,6 @@
 """The stage teach: train or adapt a teacher on labelled data.
 
-The labelled data is the base data and those uploads whose label leaves no doubt. What it leaves, `teacher.pt`, is named
+The labelled data is the base data and those uploads that a person labelled. What it leaves, `teacher.pt`, is named
 in the task afterwards: `teacher = { model = "…", weights = "RUN/teacher.pt" }`. A teacher should be as good as it can
 be: it may be large, and nothing of it goes to a device.
 """
@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from cloud_service.errors import TeacherError
 from cloud_service.tasks.data import load_base, load_samples
@@ -22,11 +23,12 @@ from cloud_service.tasks.learning import TeachSettings
 from cloud_service.tasks.task import TaskDefinition, load_entry
 from cloud_service.teacher.settings import TeacherSettings
 from cloud_service.teacher.torch_network import make, read_weights
+from cloud_service.training.child import KILLED
 from cloud_service.training.lessons import Lessons, Part, share_right
 from cloud_service.training.memory import with_room
 from cloud_service.training.progress import Progress
 from cloud_service.training.request import SAMPLES, TrainingRequest
-from cloud_service.training.run import check_labels
+from cloud_service.training.run import check_labels, halved
 from shared import atomic
 from shared.errors import SettingsError
 
@@ -47,8 +49,8 @@ class Taught:
         steps: taken.
         held_out_accuracy: on the part of the base data that chose the weights; none of it was trained on.
         base_accuracy: on x_eval, which decided nothing.
-        field_labels: uploads with a certain label that it learnt from.
-        begun_anew: parameters that the given weights did not have, or had in another shape.
+        field_labels: uploads with a person's label that it learnt from.
+        begun_anew: parameters that the given weights did not have, or had in another shape; none without weights.
     """
 
     network: str
@@ -71,7 +73,8 @@ def teach(request: TrainingRequest, out: Path, progress: Progress) -> Taught:
         ModelError: the loss is not finite, or half a batch does not fit into memory.
         StorageFull: the disk took no more.
     """
-    task, settings = request.task, request.task.teach
+    task = halved(request.task) if (out / KILLED).exists() else request.task
+    settings = task.teach
     if settings is None:
         raise SettingsError(
             f"task {task.name} says nothing of a teacher to train: add [tasks.{task.name}.teach] with network = "
@@ -80,10 +83,11 @@ def teach(request: TrainingRequest, out: Path, progress: Progress) -> Taught:
     out.mkdir(parents=True, exist_ok=True)
     base, uploads = load_base(task), load_samples(out / SAMPLES, task)
     check_labels(base, task)
-    certain = uploads.teacher_probs.max(axis=1, initial=0.0) >= 1.0
     held = hold_out(base.y, settings.held_out, seed=task.training.seed)
-    x = torch.from_numpy(np.concatenate([base.x[~held], uploads.x[certain]]).astype(np.float32))
-    y = torch.from_numpy(np.concatenate([base.y[~held], uploads.teacher_probs[certain].argmax(axis=1)]))
+    learnt = _tensors(
+        np.concatenate([base.x[~held], uploads.x[uploads.certain]]),
+        np.concatenate([base.y[~held], uploads.teacher_probs[uploads.certain].argmax(axis=1)]),
+    )
     augment = load_entry(task.augment, setting=f"tasks.{task.name}.augment") if task.augment else None
 
     def work(batch: int) -> Taught:
@@ -91,13 +95,13 @@ def teach(request: TrainingRequest, out: Path, progress: Progress) -> Taught:
         module, body, anew = begin(settings, task)
         course = Lessons(
             module,
-            [Part(x, y, batch)],
+            [Part(*learnt, batch)],
             settings=settings,
             seed=task.training.seed,
             augment=augment,
             slow=[name for name, _ in body.named_parameters() if name not in anew] if settings.weights else (),
             body=body,
-            held=(torch.from_numpy(base.x[held].astype(np.float32)), torch.from_numpy(base.y[held])),
+            held=_tensors(base.x[held], base.y[held]),
         )
         steps = course.run(progress, file=out / SAVED)
         with atomic.replacing(out / TEACHER) as target:
@@ -109,11 +113,9 @@ def teach(request: TrainingRequest, out: Path, progress: Progress) -> Taught:
             batch=batch,
             steps=steps,
             held_out_accuracy=course.best or 0.0,
-            base_accuracy=share_right(
-                module, torch.from_numpy(base.x_eval.astype(np.float32)), torch.from_numpy(base.y_eval)
-            ),
-            field_labels=int(certain.sum()),
-            begun_anew=tuple(anew),
+            base_accuracy=share_right(module, *_tensors(base.x_eval, base.y_eval)),
+            field_labels=int(uploads.certain.sum()),
+            begun_anew=tuple(anew) if settings.weights else (),
         )
 
     taught = with_room(work, batch=settings.batch, what=f"the teacher of task {task.name}")
@@ -127,6 +129,10 @@ def teach(request: TrainingRequest, out: Path, progress: Progress) -> Taught:
     return taught
 
 
+def _tensors(x: NDArray[Any], y: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(x.astype(np.float32)), torch.from_numpy(y)
+
+
 def begin(settings: TeachSettings, task: TaskDefinition) -> tuple[nn.Module, nn.Module, list[str]]:
     """The network with what fits of the given weights, the part they are of, and the names of what begins anew.
 
@@ -137,6 +143,7 @@ def begin(settings: TeachSettings, task: TaskDefinition) -> tuple[nn.Module, nn.
     named = TeacherSettings(
         model=settings.network,
         weights=settings.weights or Path(TEACHER),
+        width=settings.width,
         picture_max=settings.picture_max,
         picture_size=settings.picture_size,
     )

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloud_service.tasks.tracking import TrackingSettings
+from cloud_service.training.request import NOTED
+from shared import atomic
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -105,10 +107,7 @@ def _note(settings: TrackingSettings, report: TrainingReport, folder: Path) -> N
     experiment = known.experiment_id if known is not None else client.create_experiment(name)
     if client.search_runs([experiment], f"tags.`{_BUNDLE_TAG}` = '{report.bundle_sha256}'", max_results=1):
         return
-    tags = {"edgeloop.task": report.task, "edgeloop.reasons": "; ".join(report.reasons)[:_LONGEST_PARAMETER]}
-    run = client.create_run(experiment, run_name=report.version, tags=tags).info.run_id
-    for key, value in parameters(report).items():
-        client.log_param(run, key, value)
+    run = _noted_before(client, report, folder) or _new_run(client, report, experiment)
     for key, number in metrics(report).items():
         client.log_metric(run, key, number)
     if settings.artefacts:
@@ -118,6 +117,29 @@ def _note(settings: TrackingSettings, report: TrainingReport, folder: Path) -> N
     # Last, as the sign that all is there: a run that was cut short here is noted again.
     client.set_tag(run, _BUNDLE_TAG, report.bundle_sha256)
     client.set_terminated(run, "FINISHED" if report.passed else "FAILED")
+    atomic.write_bytes(folder / NOTED, run.encode())
+
+
+def _noted_before(client: MlflowClient, report: TrainingReport, folder: Path) -> str | None:
+    """The run that this folder was noted as, if it was only packed again since, because its version was taken."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        run = client.get_run((folder / NOTED).read_text(encoding="utf-8"))
+        if run.info.lifecycle_stage != "active" or run.data.params.items() != parameters(report).items():
+            return None
+        client.update_run(run.info.run_id, name=report.version)
+    except (OSError, MlflowException):
+        return None
+    return str(run.info.run_id)
+
+
+def _new_run(client: MlflowClient, report: TrainingReport, experiment: str) -> str:
+    tags = {"edgeloop.task": report.task, "edgeloop.reasons": "; ".join(report.reasons)[:_LONGEST_PARAMETER]}
+    run = str(client.create_run(experiment, run_name=report.version, tags=tags).info.run_id)
+    for key, value in parameters(report).items():
+        client.log_param(run, key, value)
+    return run
 
 
 def _client(uri: str) -> MlflowClient:

@@ -57,14 +57,19 @@ class VariantRun:
         return version_of(self.run.version, self.variant)
 
     @property
+    def twin(self) -> VariantRun:
+        """The first of the family that is pruned in the same way, whose pruned students are this one's, too."""
+        return next(other for other in family(self.run) if other.variant.prune == self.variant.prune)
+
+    @property
     def student(self) -> Path:
-        """The weights that are exported: its own where it was pruned, else the run's."""
-        return self.file("pruned.pt") if self.variant.prune else self.run.out / STUDENT
+        """The weights that are exported: the pruned ones where it is pruned, else the run's."""
+        return self.twin.file("pruned.pt") if self.variant.prune else self.run.out / STUDENT
 
     @property
     def scores(self) -> str:
         """Name of the file with the out-of-fold scores of the uploads."""
-        return self.file(SCORES).name if self.variant.prune else SCORES
+        return self.twin.file(SCORES).name if self.variant.prune else SCORES
 
     @property
     def lineage(self) -> dict[str, JsonValue]:

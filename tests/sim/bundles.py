@@ -195,6 +195,7 @@ def make(
     embedding: bool = False,
     model: bytes | None = None,
     wrong_golden: bool = False,
+    lineage: dict[str, Any] | None = None,
 ) -> BundleInfo:
     """Write a bundle file. `model` replaces the ONNX bytes; `wrong_golden` records outputs the model does not give."""
     size, classes = int(np.prod(shape)), len(labels)
@@ -218,6 +219,7 @@ def make(
             temperature=temperature,
             score=score,
             golden=golden_check or GoldenCheck(),
+            lineage=lineage or {},
         ),
         golden=Golden(inputs, logits),
     )

@@ -1,11 +1,14 @@
 """Stands in for the training pipeline: `python pipeline.py MODE RUN_DIR`; the same files and lines, nothing learnt.
 
 Modes: pass, variants (two bundles, the second one does not pass), good-variants (it does), reject, fail (with a
-message), crash (without one), hang (until killed), hang-once (then pass), noise.
+message), crash (without one), hang (until killed), hang-once (then pass), noise, killed (by SIGKILL, as where memory
+runs out), killed-once (then fail). `--stage NAME` leaves NAME.json alone.
 Each start appends a line to RUN_DIR/starts.
 """
 
 import json
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -75,13 +78,18 @@ def variant(whole: TrainingReport, folder: Path, *, labels: tuple[str, ...], pas
 
 
 def main() -> int:
-    mode, folder = sys.argv[1], Path(sys.argv[2])
+    mode, folder = sys.argv[1], Path(sys.argv[-1])
     with (folder / "starts").open("a") as file:
         starts = file.tell()
         file.write("started\n")
     step("distill", 1)
+    if mode == "killed" or (mode == "killed-once" and starts == 0):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if "--stage" in sys.argv:
+        (folder / f"{sys.argv[-2]}.json").write_text(json.dumps({"alone": sys.argv[-2]}))
+        return 0
     match mode:
-        case "fail":
+        case "fail" | "killed-once":
             (folder / "error.json").write_text(
                 json.dumps({"error": "X", "message": "the data is bad", "exit_code": 65})
             )

@@ -50,6 +50,19 @@ def table(report, title):
     return {row[0]: row[1:] for name, _, rows in tables(report) if name.startswith(title) for row in rows}
 
 
+def test_way_to_int8_is_said_with_what_it_changed():
+    how = {"method": "minmax", "float_layers": ["conv_0", "conv_3"]}
+    half = {"how": how | {"method": "qat", "float_layers": []}, "chosen_by": {"share": -0.002}, "field": None}
+    older = REPORT["variants"][1] | {"quantized": half | {"chosen_by": None}}
+    variants = [REPORT["variants"][0] | {"quantized": half}, older]
+    quantized = {"how": how, "chosen_by": {"share": 0.0123}, "field": {"share": 0.02}}
+    lines = opening(REPORT | {"quantized": quantized, "variants": variants})
+    assert [line for line in lines if line.startswith("int8")] == [
+        "int8: rows-2 by minmax, 2 layers in float: -1.2% right answers, -2.0% on field samples",
+        "int8: rows-2-half by qat: +0.2% right answers",
+    ]
+
+
 def test_candidate_that_failed_is_said_to_be_kept_with_every_reason():
     lines = opening(REPORT)
     assert lines[:2] == [

@@ -1,5 +1,7 @@
 """`edgeloop task`, as it is typed."""
 
+import torch
+
 
 async def test_task_that_was_just_written_checks_and_says_what_it_lacks(edgeloop, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -7,9 +9,14 @@ async def test_task_that_was_just_written_checks_and_says_what_it_lacks(edgeloop
     code, out, _ = await edgeloop("task", "check", "shake.toml")
     assert code == 0
     assert "profile small: fits by its size" in out
-    assert f"teacher {tmp_path}/shake-teacher.onnx: not there yet" in out
-    (tmp_path / "shake-teacher.onnx").write_bytes(b"")
-    assert "not there yet" not in (await edgeloop("task", "check", "shake.toml"))[1]
+    assert f"teacher {tmp_path}/shake-teacher/teacher.pt: not there yet" in out
+    (typed,) = (line.partition("edgeloop ")[2] for line in out.splitlines() if "not there yet" in line)
+    assert (await edgeloop(*typed.split(" ")))[0] == 0
+    code, out, _ = await edgeloop("task", "check", "shake.toml")
+    assert "teacher: right on 100.0% of the held-out samples" in out
+    torch.save({"head.weight": torch.zeros(2, 2)}, tmp_path / "shake-teacher" / "teacher.pt")
+    code, _, err = await edgeloop("task", "check", "shake.toml")
+    assert (code, "do not fit edgeloop:cnn1d" in err) == (65, True)
     code, _, err = await edgeloop("task", "init", "shake")
     assert (code, "exists: choose another name" in err) == (2, True)
 

@@ -102,6 +102,14 @@ def test_samples_come_in_order_of_arrival(task, tmp_path):
     assert len(read) == 3
 
 
+def test_samples_that_a_person_labelled_are_certain_and_stay_with_their_rows(task, tmp_path):
+    np.savez(tmp_path / "samples.npz", **samples(certain=np.array([True, False, False])))
+    assert load_samples(tmp_path / "samples.npz", task).certain.tolist() == [False, False, True]
+    older = samples(teacher_probs=np.array([[0.0, 1.0], [0.4, 0.6], [0.999, 0.001]]))
+    np.savez(tmp_path / "samples.npz", **older)
+    assert load_samples(tmp_path / "samples.npz", task).certain.tolist() == [False, False, True]
+
+
 def test_samples_beyond_the_limit_are_the_oldest(task, tmp_path):
     np.savez(tmp_path / "samples.npz", **samples())
     short = task.model_copy(update={"training": TrainingSettings(keep_samples=2)})
@@ -120,6 +128,8 @@ def test_samples_that_are_absent_are_none(task, tmp_path):
         ({"weight": np.array([1.0, np.nan, 1.0])}, "positive"),
         ({"weight": np.ones(2)}, "weight has shape"),
         ({"order": np.ones((3, 1))}, "order has shape"),
+        ({"certain": np.ones(2, bool)}, "certain has shape"),
+        ({"certain": np.ones(3)}, "certain has dtype float64"),
         ({"teacher_probs": PROBS[:, :1]}, "teacher_probs has shape"),
         ({"teacher_probs": PROBS * 2}, "sum to 1"),
         ({"teacher_probs": PROBS * np.nan}, "finite probabilities"),

@@ -45,7 +45,7 @@ async def test_show_gives_the_defaults(edgeloop, shake):
     [
         ("input_rate_hz", "input_rate_hs", "did you mean 'input_rate_hz'"),
         ("base_tolerance", "bse_tolerance", "did you mean 'base_tolerance'"),
-        ("steps = 10_000", "steps = -1", "greater than 0"),
+        ("steps = 500", "steps = -1", "greater than 0"),
         ('"edgeloop:cnn1d" ', '"edgeloop" ', "student"),
     ],
 )
@@ -63,7 +63,7 @@ async def test_wrong_key_is_named_with_its_line(edgeloop, shake, old, new, said)
         ('input_kind = "window"', 'input_kind = "audio"', "audio has one channel"),
         ("[64, 3]", "[4, 4, 4]", "takes 1 or 2 axes"),
         ('method = "standardise"', 'method = "log-mel"', 'set input_kind = "audio"'),
-        ('"edgeloop:cnn1d"', '"cloud_service.tasks.networks:TinyMlp"', "does its own"),
+        ('student = "edgeloop:cnn1d"', 'student = "cloud_service.tasks.networks:TinyMlp"', "does its own"),
     ],
 )
 async def test_impossible_combination_is_refused_with_the_remedy(edgeloop, shake, old, new, said):

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from cloud_service.training.child import LOG, PID, end_orphan, failure, run_child
+from cloud_service.training.child import KILLED, LOG, PID, end_orphan, failure, run_child
 from cloud_service.training.progress import Step
 from tests.sim.pipeline import COMMAND
 
@@ -21,7 +21,28 @@ async def test_child_without_a_message_points_to_its_log(tmp_path):
     assert await run_child((*COMMAND, "crash"), tmp_path, print) == 1
     assert "something broke" in (tmp_path / LOG).read_text()
     assert failure(tmp_path, 1).endswith(f"see {tmp_path / LOG}")
-    assert "signal 9" in failure(tmp_path, -9)
+    assert "signal 11" in failure(tmp_path, -11)
+
+
+async def test_killed_child_is_started_once_more_with_half_a_batch(tmp_path):
+    assert await run_child((*COMMAND, "killed-once"), tmp_path, print) == 65
+    assert (tmp_path / "starts").read_text().split() == ["started", "started"]
+    assert (tmp_path / KILLED).exists()
+    assert await run_child((*COMMAND, "killed"), tmp_path, print) == -9
+    assert (tmp_path / "starts").read_text().split() == ["started"] * 3
+    assert "with half a batch, too" in failure(tmp_path, -9)
+
+
+async def test_child_that_a_new_owner_of_the_folder_ends_is_not_started_again(tmp_path):
+    started = asyncio.Event()
+    work = asyncio.create_task(run_child((*COMMAND, "hang"), tmp_path, lambda _: started.set()))
+    async with asyncio.timeout(20):
+        await started.wait()
+        await asyncio.to_thread(end_orphan, tmp_path)
+        (tmp_path / PID).write_text("1")  # the new owner's child
+        assert await work == -9
+    assert not (tmp_path / KILLED).exists()
+    assert (tmp_path / PID).read_text() == "1"
 
 
 async def test_cancelled_caller_leaves_no_child(tmp_path):

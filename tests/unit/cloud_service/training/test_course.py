@@ -100,6 +100,20 @@ def test_held_out_samples_are_not_trained_on(task):
     assert all(torch.isfinite(value).all() for value in trained.students[-1].state_dict().values())
 
 
+def test_folds_uploads_do_not_choose_the_student_that_is_judged_on_them(task):
+    # Of a length and rate where the best check is not the last: the samples that choose are seen in what is kept.
+    patient = but(task, steps=60, learning_rate=0.5, learning=LearningSettings(patience=20))
+    x, y = pictures(60, seed=5)
+    folds = np.arange(60) % 2
+    pool = taught(task, uploads=(x, y))
+    other = pool.teacher_logits.clone()
+    other.view(2, 260, CLASSES)[:, 200:][:, folds == 0] = other[0]  # what only the first fold's student is judged by
+    changed = Pool(pool.views, other, pool.labels, pool.uploaded)
+    left, right = (distill.train(patient, each, folds=folds, progress=silent).students for each in (pool, changed))
+    assert same(left[0], right[0])
+    assert not same(left[1], right[1])
+
+
 def test_patience_needs_something_to_hold_out(task):
     patient = but(task, learning=LearningSettings(patience=1))
     with pytest.raises(SettingsError, match="at least 10 base samples"):

@@ -135,6 +135,15 @@ async def test_incumbent_is_what_most_devices_run(build, fleet, registry, tmp_pa
     assert (await build()._work._incumbent("digits")).bundle == registry.file(rows[1].sha256)
 
 
+async def test_variant_is_no_incumbent_before_a_runs_own_candidate(build, registry, tmp_path):
+    make(tmp_path / "b", version="digits-1")
+    own = await registry.add(tmp_path / "b", origin="upload")
+    lineage = {"variant": {"of": "digits-2", "name": "fp16"}}
+    make(tmp_path / "b", version="digits-2-fp16", shift=1, lineage=lineage)
+    await registry.add(tmp_path / "b", origin="job:2")
+    assert (await build()._work._incumbent("digits")).bundle == registry.file(own.sha256)
+
+
 @pytest.mark.parametrize("mode", [RolloutMode.AUTO, RolloutMode.MANUAL])
 async def test_candidate_goes_to_the_devices_only_where_the_task_says_auto(build, fleet, rollouts, mode):
     state = TaskState(bundle_version="v1", bundle_sha256="a" * 64)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cloud_service.networks.settings import StudentSettings
+from cloud_service.tasks.data import BaseData, load_base
 from cloud_service.tasks.task import TaskDefinition
 from cloud_service.training.lineage import describe_lineage, differences, flatten
 
@@ -18,9 +19,12 @@ def own(tmp_path, monkeypatch, task):
     return task.model_copy(update={"student": "own_student:student", "base_data": base})
 
 
-def lineage(task, **changes):
+NONE = np.zeros(0, np.int64)
+
+
+def lineage(task, base=BaseData(NONE, NONE, NONE, NONE), **changes):  # noqa: B008  # frozen
     given = {"samples": task.base_data.parent / "samples.npz", "newest_upload": None, "parent": None} | changes
-    return describe_lineage(task, **given)
+    return describe_lineage(task, base, **given)
 
 
 def test_lineage_of_the_same_request_is_the_same(own):
@@ -34,6 +38,21 @@ def test_lineage_names_what_makes_a_run_reproducible(own):
     assert (found["seed"], found["parent"], found["student"]) == (0, None, "own_student:student")
     assert {"python", "torch", "onnxruntime", "numpy", "edgeloop"} <= set(found["versions"])
     assert set(found["code_sha256"]) == {"own_student"}
+
+
+def test_lineage_has_the_hash_of_what_a_function_gives(own, tmp_path):
+    (tmp_path / "own_data.py").write_text(
+        f"import numpy as np\ndef load(task):\n    return dict(np.load({str(own.base_data)!r}))\n"
+    )
+    given = own.model_copy(update={"base_data": Path("own_data:load")})
+    samples = tmp_path / "samples.npz"
+    before = lineage(given, load_base(given), samples=samples)
+    with np.load(own.base_data) as file:
+        arrays = dict(file)
+    arrays["x"][0, 0, 0] += 1
+    np.savez(own.base_data, **arrays)
+    found = differences(before, lineage(given, load_base(given), samples=samples))
+    assert [line.partition(":")[0] for line in found] == ["data_sha256", "files_sha256.base_data"]
 
 
 def test_lineage_has_the_code_of_a_teacher_of_ones_own(own):
@@ -102,10 +121,10 @@ def test_module_that_is_not_there_is_left_to_whoever_imports_it(own):
     assert lineage(own.model_copy(update={"student": "absent.package:student"}))["code_sha256"] == {}
 
 
-def test_base_data_of_a_function_is_told_by_its_code(own):
+def test_base_data_of_a_function_is_told_by_its_code_and_what_it_gave(own):
     found = lineage(own.model_copy(update={"student": "edgeloop:resnet8", "base_data": Path("own_student:student")}))
     assert set(found["code_sha256"]) == {"own_student"}
-    assert "base_data" not in found["files_sha256"]
+    assert len(found["files_sha256"]["base_data"]) == 64
 
 
 def test_weights_of_a_student_are_told_by_their_hash_not_their_place(own, tmp_path):

@@ -10,14 +10,15 @@ import pytest
 
 from cloud_service.tasks.profiles import DeviceProfile
 from cloud_service.tasks.tracking import TrackingSettings
-from cloud_service.training import pipeline
+from cloud_service.training import distill, evaluate, pipeline, weights
 from cloud_service.training.calibrate import Calibration
 from cloud_service.training.incumbent import open_incumbent
 from cloud_service.training.lineage import differences
 from cloud_service.training.progress import silent
 from cloud_service.training.proving import calibrate_student, decide, evaluate_both
+from cloud_service.training.quantized import Loss, Quantized
 from cloud_service.training.request import CANDIDATE, INCUMBENT, REQUEST, SAMPLES, TrainingRequest
-from cloud_service.training.results import Evaluated, Quantized
+from cloud_service.training.results import Evaluated
 from cloud_service.training.run import prepare
 from cloud_service.training.variants import family
 from shared import bundle, deferral
@@ -84,6 +85,42 @@ def test_few_uploads_are_not_calibrated_on_and_the_report_says_so(task, tmp_path
     found = calibrate_student(this)
     assert found.rows == 100
     assert found.notes[0].startswith("29 uploads are too few to calibrate on")
+
+
+def test_report_says_how_int8_came_to_be_and_what_it_lost(finished, out, task):
+    _, report = finished
+    this = candidate(task, out)
+    quantized, _ = results(this)
+    assert report.quantized == quantized
+    assert quantized.how.method in {"minmax", "entropy", "percentile"}
+    # By hand: the shipped file and its float student on the uploads.
+    uploads = this.run.samples
+    student = weights.load(this.student, task)[-1]
+    answers = uploads.teacher_probs.argmax(1)
+    exact = distill.answer(student, uploads.x).argmax(1)
+    rounded = evaluate.open_runner(out / "model.onnx")(uploads.x).argmax(1)
+    lost = np.average((exact == answers) * 1.0 - (rounded == answers), weights=uploads.weight)
+    assert quantized.field.share == pytest.approx(lost)
+    assert quantized.field.changed == pytest.approx(np.average(exact != rounded, weights=uploads.weight))
+
+
+def test_what_the_file_loses_on_uploads_is_taken_off_its_agreement(task, out):
+    this = candidate(task, out)
+    quantized, before = results(this)
+    worse = replace(quantized, field=Loss(max(0.0, quantized.field.share) + 0.25, 0.4, 0.3))
+    after = evaluate_both(this, worse, this.result("calibrate", Calibration))
+    assert after.after.field_agreement == pytest.approx(before.after.field_agreement - 0.25)
+    assert after.field_error == pytest.approx(np.hypot(before.field_error, 0.4))
+    better = replace(quantized, field=Loss(-0.25, 0.0, 0.3))
+    credited = evaluate_both(this, better, this.result("calibrate", Calibration)).after.field_agreement
+    assert credited == pytest.approx(before.after.field_agreement + max(0.0, quantized.field.share))
+
+
+def test_gate_refuses_int8_that_loses_more_than_the_variant_allows(task, out):
+    this = candidate(task, out)
+    quantized, evaluated = results(this)
+    decision = decide(this, replace(quantized, chosen_by=Loss(0.2, 0.01, 0.3)), evaluated)
+    assert ["int8 loses 0.2000" in reason for reason in decision.reasons] == [True]
 
 
 def limited(task, **profiles):

@@ -1,4 +1,5 @@
 import copy
+import itertools
 
 import numpy as np
 import onnx
@@ -100,15 +101,14 @@ def test_channels_that_give_nothing_go_first_and_change_no_answer(student):
 def test_least_important_channels_are_the_ones_that_go():
     torch.manual_seed(0)
     student = Residual()
-    weak = set(range(8))
     with torch.no_grad():
         student.one.weight[:8] *= 1e-3
         student.one_norm.weight[:8] *= 1e-3
         student.two.weight[:, :8] *= 1e-3
     settings = PruneSettings(macs_left=0.4, rounds=1, fine_tune_steps=0)
-    cuts = structure.prune(student, example=EXAMPLE, settings=settings, fine_tune=untouched)
-    (channels,) = (set(channels) for name, _, channels in cuts if name == "one")
-    assert channels == weak
+    structure.prune(student, example=EXAMPLE, settings=settings, fine_tune=untouched)
+    assert student.one.out_channels == 8
+    assert student.one.weight.flatten(1).norm(dim=1).min() > 0.1
 
 
 def test_target_is_not_overshot_by_layers_that_have_few_blocks():
@@ -118,6 +118,31 @@ def test_target_is_not_overshot_by_layers_that_have_few_blocks():
     pruned = prune.prune(student, example=EXAMPLE, settings=settings, fine_tune=untouched)
     # Every layer of 16 channels in one step to 8 would leave less than a third.
     assert 0.4 * pruned.macs_before < pruned.macs_after <= 0.7 * pruned.macs_before
+
+
+class Chain(nn.Module):
+    """Four convolutions of one width: at one ratio all of them lose their next block."""
+
+    def __init__(self):
+        super().__init__()
+        widths = [1, 64, 64, 64, 64]
+        layers = [nn.Conv2d(i, o, 3, padding=1) for i, o in itertools.pairwise(widths)]
+        self.body = nn.Sequential(*(part for layer in layers for part in (layer, nn.ReLU())))
+        self.head = nn.Linear(64, 4)
+
+    def forward(self, x):
+        embedding = self.body(x.float()[:, None]).mean(dim=(2, 3))
+        return self.head(embedding), embedding
+
+
+def test_layers_of_one_width_lose_the_same_to_within_a_block():
+    torch.manual_seed(0)
+    student = Chain()
+    settings = PruneSettings(macs_left=0.5, rounds=1, fine_tune_steps=0)
+    pruned = prune.prune(student, example=EXAMPLE, settings=settings, fine_tune=untouched)
+    kept = [layer.out_channels for layer in student.body if isinstance(layer, nn.Conv2d)]
+    assert max(kept) - min(kept) == 8
+    assert 0.44 < pruned.macs_after / pruned.macs_before <= 0.5
 
 
 def test_fine_tuning_follows_each_round(student):

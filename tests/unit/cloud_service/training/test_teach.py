@@ -117,7 +117,10 @@ def test_labels_of_people_are_learnt_too(task, tmp_path):
     x, y = pictures(40, seed=6)
     wrong = np.roll(np.eye(CLASSES, dtype=np.float32)[y], 1, axis=1)
     probabilities = np.where(np.arange(40)[:, None] < 25, wrong, np.float32(1 / CLASSES))
-    np.savez(tmp_path / SAMPLES, x=x, teacher_probs=probabilities, weight=np.ones(40), order=np.arange(40))
+    certain = np.arange(40) < 25
+    np.savez(
+        tmp_path / SAMPLES, x=x, teacher_probs=probabilities, weight=np.ones(40), order=np.arange(40), certain=certain
+    )
     assert teach.teach(asking(task), tmp_path, silent).field_labels == 25
 
 

@@ -99,6 +99,11 @@ def test_run_is_noted_with_settings_numbers_and_files(tmp_path, environment):
 
     assert track(settings, report(), folder)  # a resumed run
     assert len(client.search_runs([experiment.experiment_id])) == 1
+    # Packed again because its version was taken: the same run, under its new name.
+    renamed = report(version="rows-2-2", bundle_sha256="cd" * 32)
+    assert track(settings, renamed, folder)
+    (again,) = client.search_runs([experiment.experiment_id])
+    assert (again.info.run_id, again.info.run_name) == (run.info.run_id, "rows-2-2")
 
 
 @installed

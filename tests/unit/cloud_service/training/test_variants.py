@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from cloud_service.tasks.compression import Calibration, PruneSettings, QuantizeSettings, Variant, Weights
+from cloud_service.tasks.compression import Calibration, Choice, PruneSettings, QuantizeSettings, Variant, Weights
 from cloud_service.tasks.learning import LearningSettings, Start
 from cloud_service.tasks.task import TaskDefinition
 from cloud_service.training import pipeline, variants, weights
+from cloud_service.training.choosing import QAT
 from cloud_service.training.evaluate import open_runner
 from cloud_service.training.progress import silent
+from cloud_service.training.quantized import Quantized
 from cloud_service.training.request import CANDIDATE, INCUMBENT, INCUMBENT_WEIGHTS, SAMPLES, TrainingRequest
-from cloud_service.training.results import Distilled, read_result
+from cloud_service.training.results import Distilled, Pruned, read_result
 from shared import bundle
 from shared.errors import SettingsError
 from tests.unit.cloud_service.training.conftest import write_samples
@@ -46,6 +48,37 @@ def made(tmp_path_factory, request_):
     """The folder of a whole run with three variants, and its report; not to be written to."""
     folder = folder_for(tmp_path_factory.mktemp("family"))
     return folder, pipeline.run(request_, folder, silent)
+
+
+def test_variants_that_are_pruned_alike_share_the_pruned_students(tmp_path, request_):
+    same = Variant(name="half-fp16", prune=HALF.prune, weights=Weights.FP16)
+    both = request_.model_copy(update={"task": request_.task.model_copy(update={"compression": (HALF, same)})})
+    folder = folder_for(tmp_path)
+    pipeline.run(both, folder, silent)
+    assert [file.name for file in folder.glob("pruned*.pt")] == ["pruned.pt"]
+    results = [read_result(folder, stage, Pruned) for stage in ("prune", "prune.half-fp16")]
+    assert results[0] == results[1]
+    x = np.load(folder / SAMPLES)["x"]
+    floats = [open_runner(folder / name)(x) for name in ("float.onnx", "float.half-fp16.onnx")]
+    assert np.array_equal(*floats)
+
+
+def test_training_with_quantization_has_a_rate_of_its_own(tmp_path, made, request_):
+    def quantized(name, **learning):
+        folder = tmp_path / name
+        shutil.copytree(made[0], folder)
+        (folder / "lineage.json").unlink()
+        settings = INT8.quantize.model_copy(update={"qat": Choice.ALWAYS, "qat_steps": 10, "mixed_precision": False})
+        training = request_.task.training.model_copy(update={"learning": LearningSettings(**learning)})
+        changed = {"compression": (INT8.model_copy(update={"quantize": settings}),), "training": training}
+        again = request_.model_copy(update={"task": request_.task.model_copy(update=changed)})
+        pipeline.run_stage(again, folder, silent, stage="quantize")
+        assert read_result(folder, "quantize", Quantized).how.method == QAT
+        return (folder / "model.onnx").read_bytes()
+
+    plain = quantized("plain")
+    assert quantized("pruning", fine_tune_rate=1.0) == plain
+    assert quantized("wild", quantized_rate=1.0) != plain
 
 
 def test_each_variant_has_a_bundle_that_says_whose_variant_it_is(made):
