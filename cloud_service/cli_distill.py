@@ -24,6 +24,8 @@ distill_app = typer.Typer(no_args_is_help=True, help="Train new students, and se
 _POLL_S = 0.3
 # How long one question for more of a log waits.
 _FOLLOW_S = 20.0
+# How often a stage of a local run tells how far it is.
+_TOLD = 10
 _WAITING = ("queued", "running")
 
 JobId = Annotated[str, typer.Argument(help="The job's id.")]
@@ -131,12 +133,18 @@ def _run_here(
     from cloud_service.training.local import run_here
 
     def on_step(step: Step) -> None:
-        if not as_json and step.done in (0, step.total):
+        if as_json:
+            return
+        if step.done in (0, step.total):
             typer.echo(f"{step.stage}: {step.message or ('ended' if step.done else 'begins')}")
+        elif step.done % max(1, step.total // _TOLD) == 0:
+            typer.echo(f"{step.stage}: {step.done} of {step.total}, {step.message}")
 
     report = run_here(task_file, out, samples=samples, incumbent=incumbent, seed=seed, stage=stage, on_step=on_step)
     if stage is not None:
         show(report, (), (), as_json=True)
+        if not all(result.get("passed", True) for result in report.values()):
+            raise typer.Exit(1)
         return
     if as_json:
         show(report, (), (), as_json=True)

@@ -29,8 +29,22 @@ def read_report(path: Path) -> Report:
     try:
         found: Report = json.loads(file.read_bytes())
     except (OSError, ValueError) as err:
-        raise SettingsError(f"{file} is no report of a training run: name a folder that `distill run` filled") from err
+        raise SettingsError(f"{file} is no report of a training run{_why_not(path)}") from err
     return found
+
+
+def _why_not(folder: Path) -> str:
+    if not folder.is_dir():
+        return ": there is no such folder"
+    try:
+        return f": the run failed: {json.loads((folder / 'error.json').read_bytes())['message']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    if (folder / "distill.json").exists() or any(folder.glob("*.saved.pt")):
+        return ": the run is not finished: `edgeloop distill run --local FILE --out` on the folder goes on with it"
+    if (folder / "teach.json").exists():
+        return ": only a teacher was trained there"
+    return ": name a folder that `distill run` filled"
 
 
 def show_report(report: Report) -> None:
@@ -88,6 +102,11 @@ def tables(report: Report) -> list[tuple[str, Sequence[str], Rows]]:
     return [
         ("both models", ("", "incumbent", "candidate"), _numbers(report)),
         (
+            "further variants",
+            ("version", "bytes", "MACs left", "base", "field", "latency", "gate"),
+            [_variant(variant) for variant in report.get("variants", ())],
+        ),
+        (
             "scores: AUROC 0.5 is chance; AURC 0 is best",
             ("score", "AUROC", "AURC"),
             [
@@ -134,6 +153,19 @@ def _numbers(report: Report) -> Rows:
     if (latency := report.get("latency")) is not None:
         rows.append(("latency", "1.00 ×", f"{latency['ratio']:.2f} × ({latency['low']:.2f} to {latency['high']:.2f})"))
     return rows
+
+
+def _variant(variant: Mapping[str, Any]) -> tuple[str, ...]:
+    after, ratio = variant.get("after", {}), variant.get("latency_ratio")
+    return (
+        variant["version"],
+        _bytes(after.get("model_bytes")),
+        _share(variant.get("macs_left")),
+        _share(after.get("base_accuracy")),
+        _share(after.get("field_agreement")),
+        "" if ratio is None else f"{ratio:.2f} ×",
+        "passed" if variant["passed"] else "did not pass",
+    )
 
 
 def _classes(report: Report) -> Rows:

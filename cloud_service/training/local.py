@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from cloud_service.tasks.task import TaskDefinition
 from cloud_service.tasks.task_file import read_task_file
 from cloud_service.training.child import COMMAND, KILLED, failure, run_child
+from cloud_service.training.lineage import differences
 from cloud_service.training.progress import Step
 from cloud_service.training.request import (
     ERROR,
@@ -133,7 +134,10 @@ def _lay_out(out: Path, request: TrainingRequest, files: dict[str, Path | None])
         if _is_same(out, request, files):
             return
         if _has_results(out):
-            raise SettingsError(f"{out} holds a run of another task, other samples or settings: use an empty folder")
+            raise SettingsError(
+                f"{out} holds a run of another task, other samples or settings ({_what_differs(out, request, files)}): "
+                "use an empty folder"
+            )
         _empty(out)  # it came to nothing: it may be begun anew with what was corrected
     try:
         for name, source in files.items():
@@ -143,6 +147,16 @@ def _lay_out(out: Path, request: TrainingRequest, files: dict[str, Path | None])
     except OSError as err:
         raise SettingsError(f"cannot prepare {out}: {err.filename}: {err.strerror}") from err
     atomic.write_json(out / REQUEST, request.model_dump(mode="json"))
+
+
+def _what_differs(out: Path, request: TrainingRequest, files: dict[str, Path | None]) -> str:
+    before, now = read_request(out).model_dump(mode="json"), request.model_dump(mode="json")
+    found = differences(before, now)
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    if found:
+        return "; ".join(found[:3]) + more
+    given = [name for name, source in files.items() if source is not None]
+    return f"given now: {', '.join(given) or 'neither --samples nor --incumbent'}"
 
 
 def _has_results(out: Path) -> bool:

@@ -111,28 +111,36 @@ def run_stage(request: TrainingRequest, out: Path, progress: Progress, *, stage:
         TeacherError: the weights that a teacher shall begin with cannot be read or do not fit.
     """
     if stage == TEACH:
+        progress(Step(stage=TEACH, done=0, total=1))
         remove_result(out, TEACH)
         _seed(request)
         write_result(out, TEACH, Taught, teach.teach(request, out, progress))
         return
     this = prepare(request, out, progress)
     variants = family(this)
+    concerned = [] if stage == DISTILL else _concerned(variants, stage)
     for later in STAGES[STAGES.index(stage) :]:
         for name in [DISTILL] if later == DISTILL else [variant.stage(later) for variant in variants]:
             remove_result(out, name)
     atomic.remove(out / REPORT)
     if stage == DISTILL:
         _do(this, DISTILL, Distilled, lambda: distilling.distil(this))
-        return
+    for variant in concerned:
+        kind, work = OF_A_VARIANT[stage]
+        _do(this, variant.stage(stage), kind, partial(work, variant))
+
+
+def _concerned(variants: list[VariantRun], stage: str) -> list[VariantRun]:
+    """The variants that have this stage, all stages before it being done; nothing is forgotten before that is sure."""
+    run = variants[0].run
     concerned = [variant for variant in variants if stage in _stages_of(variant)]
     if not concerned:
-        raise SettingsError(f"no variant of task {this.task.name} is pruned: give one in compression a table prune")
-    read_result(out, DISTILL, Distilled)
-    kind, work = OF_A_VARIANT[stage]
+        raise SettingsError(f"no variant of task {run.task.name} is pruned: give one in compression a table prune")
+    read_result(run.out, DISTILL, Distilled)
     for variant in concerned:
         for before in _stages_of(variant)[: _stages_of(variant).index(stage)]:
             variant.result(before, OF_A_VARIANT[before][0])
-        _do(this, variant.stage(stage), kind, partial(work, variant))
+    return concerned
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ class TrainingRequest(Section):
 
     Attributes:
         task: what to train for; its paths are absolute, or relative to the process's folder.
-        version: the new bundle's; None: the task's name and the first digits of the data's hash.
+        version: the new bundle's; None: the task's name and the first digits of the lineage's hash.
         created_at: ISO 8601, for people; nothing depends on it.
     """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,8 +71,9 @@ def prepare(request: TrainingRequest, out: Path, progress: Progress) -> Run:
     files = [(file, "teacher") for teacher in task.teacher for file in teacher.files]
     for path, setting in (*files, (task.base_data, "base_data")):
         if not (path.exists() or ENTRY.match(str(path))):
+            makes = ", or make it with --stage teach" if setting == "teacher" and task.teach is not None else ""
             raise SettingsError(
-                f"{setting} of task {task.name}: there is no file {path}: correct tasks.{task.name}.{setting}"
+                f"{setting} of task {task.name}: there is no file {path}: correct {setting} in its settings{makes}"
             )
     out.mkdir(parents=True, exist_ok=True)
     base, samples = load_base(task), load_samples(out / SAMPLES, task)
@@ -91,7 +94,7 @@ def prepare(request: TrainingRequest, out: Path, progress: Progress) -> Run:
     _claim(out / LINEAGE, lineage)
     return Run(
         task=halved(task) if (out / KILLED).exists() else task,
-        version=request.version or f"{task.name}-{str(lineage['data_sha256'])[:8]}",
+        version=request.version or f"{task.name}-{_digest(lineage)[:8]}",
         created_at=request.created_at,
         out=out,
         progress=progress,
@@ -102,6 +105,11 @@ def prepare(request: TrainingRequest, out: Path, progress: Progress) -> Run:
         lineage=lineage,
         start=start,
     )
+
+
+def _digest(lineage: dict[str, JsonValue]) -> str:
+    """Of all that a run is made from: another setting is another version."""
+    return hashlib.sha256(json.dumps(lineage, sort_keys=True).encode()).hexdigest()
 
 
 def halved(task: TaskDefinition) -> TaskDefinition:

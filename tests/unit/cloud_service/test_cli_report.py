@@ -50,6 +50,31 @@ def table(report, title):
     return {row[0]: row[1:] for name, _, rows in tables(report) if name.startswith(title) for row in rows}
 
 
+def test_further_variants_are_told_with_what_they_cost():
+    half = REPORT["variants"][0] | {"after": NUMBERS, "macs_left": 0.48, "latency_ratio": 0.7}
+    (row,) = table(REPORT | {"variants": [half]}, "further").items()
+    assert row == ("rows-2-half", ("7,000", "48.0%", "90.0%", "", "0.70 ×", "passed"))
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"error.json": '{"message": "the data is bad"}'}, "the run failed: the data is bad"),
+        ({"distill.saved.pt": ""}, "not finished"),
+        ({"distill.json": "{}", "error.json": "cut"}, "not finished"),
+        ({"teach.json": "{}"}, "only a teacher"),
+        ({}, "name a folder"),
+    ],
+)
+def test_folder_without_a_report_says_why(tmp_path, files, said):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(SettingsError, match=said):
+        read_report(tmp_path)
+    with pytest.raises(SettingsError, match="no such folder"):
+        read_report(tmp_path / "absent")
+
+
 def test_way_to_int8_is_said_with_what_it_changed():
     how = {"method": "minmax", "float_layers": ["conv_0", "conv_3"]}
     half = {"how": how | {"method": "qat", "float_layers": []}, "chosen_by": {"share": -0.002}, "field": None}

@@ -63,10 +63,10 @@ def test_run_again_goes_on_in_its_folder_and_another_run_is_refused(run, tmp_pat
     run()
     assert (tmp_path / "out" / "starts").read_text().split() == ["started", "started"]
     (tmp_path / "out" / "distill.seconds.json").write_text("1.0")
-    with pytest.raises(SettingsError, match="use an empty folder"):
+    with pytest.raises(SettingsError, match=r"\(task.training.seed: 0 and 9\): use an empty folder"):
         run(seed=9)
     np.savez(tmp_path / "samples.npz", x=np.zeros(1))
-    with pytest.raises(SettingsError, match="other samples"):
+    with pytest.raises(SettingsError, match=r"\(given now: samples.npz\)"):
         run(samples=tmp_path / "samples.npz")
 
 

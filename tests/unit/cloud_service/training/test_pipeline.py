@@ -185,7 +185,7 @@ def test_stage_result_that_cannot_be_read_names_the_file(task, out, finished):
 def test_missing_file_of_the_task_names_the_setting(task, out, setting):
     changed = TaskDefinition.model_validate(task.model_dump() | {setting: out / "absent"})
     request = TrainingRequest(task=changed)
-    with pytest.raises(SettingsError, match=f"correct tasks.rows.{setting}"):
+    with pytest.raises(SettingsError, match=f"of task rows: there is no file .*: correct {setting} in"):
         pipeline.run(request, out, silent)
 
 

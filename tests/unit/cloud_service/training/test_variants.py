@@ -50,6 +50,16 @@ def made(tmp_path_factory, request_):
     return folder, pipeline.run(request_, folder, silent)
 
 
+def test_stage_that_is_refused_forgets_nothing(tmp_path, made, request_):
+    folder = tmp_path / "run"
+    shutil.copytree(made[0], folder)
+    (folder / "evaluate.json").unlink()
+    before = sorted(file.name for file in folder.iterdir())
+    with pytest.raises(SettingsError, match="evaluate"):
+        pipeline.run_stage(request_, folder, silent, stage="gate")
+    assert sorted(file.name for file in folder.iterdir()) == before
+
+
 def test_variants_that_are_pruned_alike_share_the_pruned_students(tmp_path, request_):
     same = Variant(name="half-fp16", prune=HALF.prune, weights=Weights.FP16)
     both = request_.model_copy(update={"task": request_.task.model_copy(update={"compression": (HALF, same)})})
