@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cloud_service.cli_report import refused
 from cloud_service.cli_tables import show
 from shared.errors import SettingsError
 
@@ -82,6 +83,8 @@ def push_model(
         raise SettingsError(
             "an ONNX file needs --description FILE.json: task, input {shape, dtype}; the rest is optional"
         )
+    for reason in refused(file):
+        typer.echo(f"warning: the gate of the run beside {file} did not let it through: {reason}", err=True)
     client = connected(url)
     model = client.upload_bundle(file) if description is None else client.upload_model(file, description)
     task, version = model["task"], model["version"]

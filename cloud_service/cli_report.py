@@ -33,6 +33,19 @@ def read_report(path: Path) -> Report:
     return found
 
 
+def refused(file: Path) -> list[str]:
+    """Why the gate of the run in whose folder a bundle lies refused it; empty: it did not, or there is no run."""
+    from shared.bundle import sha256_file
+
+    try:
+        report: Report = json.loads((file.parent / "report.json").read_bytes())
+        made = [{**report, "bundle": "candidate.bundle"}, *report.get("variants", ())]
+        mine = [one for one in made if one["bundle"] == file.name and one["bundle_sha256"] == sha256_file(file)]
+        return [reason for one in mine if not one["passed"] for reason in one["reasons"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
 def _why_not(folder: Path) -> str:
     if not folder.is_dir():
         return ": there is no such folder"

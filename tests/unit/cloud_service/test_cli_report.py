@@ -4,7 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cloud_service.cli import app
-from cloud_service.cli_report import opening, read_report, tables
+from cloud_service.cli_report import opening, read_report, refused, tables
+from shared.bundle import sha256_file
 from shared.errors import SettingsError
 
 NUMBERS = {
@@ -48,6 +49,21 @@ PASSED_OF_OLD = {"version": "rows-1", "passed": True, "reasons": [], "before": N
 
 def table(report, title):
     return {row[0]: row[1:] for name, _, rows in tables(report) if name.startswith(title) for row in rows}
+
+
+def test_bundle_that_its_gate_refused_is_known_in_its_folder(tmp_path):
+    for name in ("candidate.bundle", "candidate.half.bundle"):
+        (tmp_path / name).write_bytes(name.encode())
+    digests = {name: sha256_file(tmp_path / name) for name in ("candidate.bundle", "candidate.half.bundle")}
+    half = {"passed": True, "reasons": [], "bundle": "candidate.half.bundle", "version": "rows-2-half"}
+    half["bundle_sha256"] = digests["candidate.half.bundle"]
+    report = {"passed": False, "reasons": ["it is worse"], "bundle_sha256": digests["candidate.bundle"]}
+    (tmp_path / "report.json").write_text(json.dumps(report | {"variants": [half]}))
+    assert refused(tmp_path / "candidate.bundle") == ["it is worse"]
+    assert refused(tmp_path / "candidate.half.bundle") == []
+    (tmp_path / "candidate.bundle").write_bytes(b"another")
+    assert refused(tmp_path / "candidate.bundle") == []
+    assert refused(tmp_path / "elsewhere" / "candidate.bundle") == []
 
 
 def test_further_variants_are_told_with_what_they_cost():
