@@ -136,7 +136,7 @@ def tables(report: Report) -> list[tuple[str, Sequence[str], Rows]]:
             ],
         ),
         (
-            f"classes on held-out base samples, the {_CLASSES} that fell furthest first",
+            f"classes on held-out base samples, {_CLASSES} at most, what fell furthest first",
             ("class", "samples", "incumbent", "candidate"),
             _classes(report),
         ),

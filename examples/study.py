@@ -13,13 +13,13 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from cloud_service.tasks.compression import DEFAULT_VARIANTS, Weights
 from cloud_service.tasks.task import TaskDefinition
@@ -27,81 +27,23 @@ from cloud_service.tasks.task_file import read_task_file
 from cloud_service.teacher.offline import open_teacher
 from cloud_service.teacher.settings import TeacherSettings
 from cloud_service.training import compressing, distilling, evaluate, narrow, pipeline, quantize, weights
-from cloud_service.training.calibrate import Calibration, calibrate
-from cloud_service.training.choosing import QAT
-from cloud_service.training.latency import compare_latency
-from cloud_service.training.pool import number_contents
 from cloud_service.training.progress import Progress, Step
-from cloud_service.training.quantized import Quantized
-from cloud_service.training.ranking import aurc
 from cloud_service.training.request import CANDIDATE, INCUMBENT, SAMPLES, TrainingReport, TrainingRequest
-from cloud_service.training.results import Pruned, read_result
+from cloud_service.training.results import read_result
 from cloud_service.training.teach import TEACHER, Taught
-from examples.tables import ALL_LABELS, TEACHERS_LABELS, in_words, put_into
+from examples.measuring import Array, Domains, Labels, Part, rows_of, scores_of
+from examples.tables import in_words, put_into
 from shared import atomic
-from shared.deferral import score as learned_score
-from shared.errors import EdgeloopError, SettingsError
-from shared.manifest import Deferral
+from shared.errors import EdgeloopError
 from shared.uncertainty import Score, hardness, softmax
 
-Array = NDArray[Any]
-Labels = NDArray[np.int64]
+__all__ = ["Domains", "Part", "main", "measure", "read_arguments", "short"]
 
 HERE = Path(__file__).resolve().parent
 # Of what the factory's student does not find hard, the share that it sends nevertheless, drawn at random.
 AUDITS = 0.05
 # The factory's student knows nothing of the field: it asks for the hardest quarter of what it knows.
 FACTORY_OFFLOAD = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Raw samples [N, *shape] and their labels int64 [N]."""
-
-    x: Array
-    y: Labels
-
-
-@dataclass(frozen=True, slots=True)
-class Domains:
-    """How a data set is divided; no sample is in two parts.
-
-    Attributes:
-        home, field: who or what is in each, in words.
-        source_train: labelled, at home; the base data.
-        source_eval: labelled, at home; held out, for the gate and for whoever tunes settings.
-        source_test: at home, for the table alone.
-        field_labelled: what the teacher, and only it, has seen of the field's labels.
-        field_stream: what devices meet; the labels are not used.
-        field_test: in the field, for the table alone.
-    """
-
-    home: str
-    field: str
-    source_train: Part
-    source_eval: Part
-    source_test: Part
-    field_labelled: Part
-    field_stream: Part
-    field_test: Part
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One model on both test sets.
-
-    Attributes:
-        bytes: of its ONNX file; None for the teacher, which has none.
-        latency_ratio: its time for one sample over the fp32 student's, in onnxruntime, run in turn.
-        note: what else is worth knowing.
-    """
-
-    name: str
-    home: float
-    field: float
-    bytes: int | None = None
-    latency_ratio: float | None = None
-    note: str = ""
 
 
 def read_arguments(about: str | None, *, data: str | None = None, seeds: Sequence[int] = (0, 1, 2)) -> Any:
@@ -136,7 +78,7 @@ def main(
             task = short(task, arguments.steps)
         if given is not None:
             task = task.model_copy(update={"teacher": (given(),)})
-        measured = [measure(task, load(seed), work / f"seed-{seed}", seed=seed) for seed in arguments.seeds]
+        measured = [measure(task, partial(load, seed), work / f"seed-{seed}", seed=seed) for seed in arguments.seeds]
     except EdgeloopError as err:
         sys.stderr.write(f"{err}\n")
         return err.exit_code
@@ -149,12 +91,13 @@ def main(
     return 0
 
 
-def measure(task: TaskDefinition, parts: Domains, folder: Path, *, seed: int) -> dict[str, Any]:
+def measure(task: TaskDefinition, load: Callable[[], Domains], folder: Path, *, seed: int) -> dict[str, Any]:
     """One seed, from the teacher to the table; what was done in `folder` before is not done again."""
     done = folder / "measured.json"
     if done.exists():
         found: dict[str, Any] = json.loads(done.read_bytes())
         return found
+    parts = load()
     folder.mkdir(parents=True, exist_ok=True)
     progress = _Told(seed)
     task = _lay_out(task, parts, folder, seed=seed)
@@ -172,8 +115,8 @@ def measure(task: TaskDefinition, parts: Domains, folder: Path, *, seed: int) ->
         "samples": {name: len(getattr(parts, name).y) for name in Domains.__slots__ if name not in {"home", "field"}},
         "sent": len(sent["x"]),
         "teacher_saw": _said_of_teacher(task, parts),
-        "rows": [asdict(row) for row in _rows(task, parts, folder, labels, ask)],
-        "scores": _scores(task, parts, folder, sent, ask=ask, report=report),
+        "rows": [asdict(row) for row in rows_of(task, parts, folder, labels, ask)],
+        "scores": scores_of(task, parts, folder, sent, ask=ask, report=report),
         "gate": {"passed": report.passed, "reasons": list(report.reasons)},
     }
     atomic.write_json(done, measured)
@@ -273,7 +216,7 @@ def _send(
     x = parts.field_stream.x[chosen]
     return {
         "x": x,
-        "teacher_probs": softmax(np.concatenate([ask(x[at : at + 256]) for at in range(0, len(x), 256)])),
+        "teacher_probs": softmax(ask(x)),
         "weight": np.where(hard[chosen], 1.0, 1.0 / AUDITS).astype(np.float32),
         "order": np.arange(len(x)),
         "logits": logits[chosen],
@@ -286,112 +229,6 @@ def _loop(task: TaskDefinition, sent: dict[str, Array], folder: Path, progress: 
         _write_samples(out, sent["x"], sent["teacher_probs"], sent["weight"])
         shutil.copyfile(folder / "factory" / CANDIDATE, out / INCUMBENT)
     return pipeline.run(TrainingRequest(task=task, version="updated"), out, progress)
-
-
-def _rows(
-    task: TaskDefinition, parts: Domains, folder: Path, labels: dict[str, Path], ask: Callable[[Array], Array]
-) -> list[Row]:
-    """The table; the test sets are answered here and nowhere else."""
-    home, field = parts.source_test, parts.field_test
-    out = folder / "loop"
-    variants = {variant.name: _Variant(variant.name, first=n == 0) for n, variant in enumerate(task.compression)}
-    if "fp32" not in variants:
-        raise SettingsError(f"the study of {task.name} compares with a variant fp32: add one to its task.toml")
-    fp32 = evaluate.open_runner(out / variants["fp32"].file(compressing.MODEL))
-    files = [
-        ("student, home labels", labels["home"], ""),
-        (ALL_LABELS if task.teach is not None else TEACHERS_LABELS, labels["both"], ""),
-        ("before: factory, int8", folder / "factory" / compressing.MODEL, ""),
-        *((f"distilled, {one.name}", out / one.file(compressing.MODEL), _note(out, one)) for one in variants.values()),
-    ]
-    rows = [Row("teacher", _right(ask, home), _right(ask, field))]
-    for name, file, note in files:
-        run = evaluate.open_runner(file)
-        ratio = compare_latency(run, fp32, home.x[0], rounds=1000).ratio
-        rows.append(Row(name, _right(run, home), _right(run, field), file.stat().st_size, ratio, note))
-    return rows
-
-
-@dataclass(frozen=True, slots=True)
-class _Variant:
-    """Names of a variant's files, as `VariantRun` gives them."""
-
-    name: str
-    first: bool
-
-    def file(self, name: str) -> str:
-        stem, _, suffix = name.rpartition(".")
-        return name if self.first else f"{stem}.{self.name}.{suffix}"
-
-    def stage(self, name: str) -> str:
-        return name if self.first else f"{name}.{self.name}"
-
-
-def _note(out: Path, variant: _Variant) -> str:
-    said = []
-    if (out / f"{variant.stage('prune')}.json").exists():
-        pruned = read_result(out, variant.stage("prune"), Pruned)
-        said.append(f"{pruned.macs_after / pruned.macs_before:.2f} of the MACs")
-    how = read_result(out, variant.stage("quantize"), Quantized).how
-    if how is not None:
-        said.append(how.method)
-        # Asked for always, it is still not taken where it answers worse; the row is then no row of training in int8.
-        if QAT in how.tried and how.method != QAT:
-            said.append(f"training in int8 not taken: {how.tried[QAT] - how.score:+.2%} where it is chosen")
-    return ", ".join(said)
-
-
-def _scores(
-    task: TaskDefinition,
-    parts: Domains,
-    folder: Path,
-    sent: dict[str, Array],
-    *,
-    ask: Callable[[Array], Array],
-    report: TrainingReport,
-) -> list[dict[str, Any]]:
-    """AURC of maximum probability and of the chosen score against the labels, before and after the update.
-
-    Before it, the learned score is fitted to the factory's student on what that has sent, none of which it had learnt.
-    """
-    settings, old = task.training, evaluate.open_runner(folder / "factory" / compressing.MODEL)
-    held = parts.source_eval.x
-    before = calibrate(
-        sent["logits"],
-        sent["teacher_probs"].argmax(axis=1),
-        sent["weight"],
-        agreement_goal=settings.agreement_goal,
-        offload_budget=settings.offload_budget,
-        score=Score.MAX_PROBABILITY,
-        source=(old(held), ask(held).argmax(axis=1)),
-        group=number_contents(sent["x"]),
-    )
-    assert report.calibration is not None
-    new = evaluate.open_runner(folder / "loop" / compressing.MODEL)
-    found = []
-    for when, run, chosen in (("before", old, before), ("after", new, report.calibration)):
-        for where, part in (("home", parts.source_test), ("field", parts.field_test)):
-            found.append({"when": when, "where": where, **_areas(run(part.x), part.y, chosen)})
-    return found
-
-
-def _areas(logits: Array, y: Labels, chosen: Calibration) -> dict[str, Any]:
-    wrong, ones = logits.argmax(axis=1) != y, np.ones(len(y))
-    plain = hardness(logits, chosen.temperature, Score.MAX_PROBABILITY)
-    deferral: Deferral | None = chosen.deferral
-    own = plain if deferral is None else learned_score(logits, chosen.temperature, deferral)
-    return {
-        "score": chosen.score.value,
-        "reason": chosen.deferral_reason,
-        "max_probability": aurc(plain, wrong, ones),
-        "chosen": aurc(own, wrong, ones),
-    }
-
-
-def _right(run: Callable[[Array], Array], part: Part) -> float:
-    return evaluate.share_right(
-        np.concatenate([run(part.x[at : at + 256]) for at in range(0, len(part.y), 256)]), part.y
-    )
 
 
 def _one_hot(y: Labels, classes: int) -> Array:

@@ -148,3 +148,9 @@ async def _find(session: AsyncSession, task: str, version: str) -> Bundle | None
 def _copy(source: Path, target: Path) -> None:
     with atomic.replacing(target) as copy, source.open("rb") as original:
         shutil.copyfileobj(original, copy, 1 << 20)
+
+
+def is_variant(bundle: Bundle) -> bool:
+    """Whether it is one of the further variants of a run, whose own candidate has another version."""
+    variant = bundle.manifest.get("lineage", {}).get("variant")  # of a bundle that was pushed it may be anything
+    return isinstance(variant, dict) and variant.get("of") != bundle.version

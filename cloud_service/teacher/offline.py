@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from cloud_service.errors import ModelError, TeacherError
 from cloud_service.tasks.task import TaskDefinition
 from cloud_service.teacher.composition import Member, compose, load_views
 from cloud_service.teacher.model import Array, Floats, Network, Outputs
 from cloud_service.teacher.settings import Kind, TeacherSettings
+
+# What lies between the layers of thousands of samples at once fits no machine.
+_AT_ONCE = 512
 
 
 def open_teacher(task: TaskDefinition) -> Callable[[Array], Floats]:
@@ -33,12 +38,26 @@ def open_whole_teacher(task: TaskDefinition) -> Network:
 
     def answer(samples: Array) -> Outputs:
         try:
-            return network(samples)
+            parts = [network(samples[at : at + _AT_ONCE]) for at in range(0, max(1, len(samples)), _AT_ONCE)]
         # Runtimes raise classes of their own; each means that the teacher does not take these samples.
         except Exception as err:
             raise ModelError(f"the teacher does not run on samples of shape {list(samples.shape)}: {err}") from err
 
+        return parts[0] if len(parts) == 1 else _joined(parts)
+
     return answer
+
+
+def _joined(parts: Sequence[Outputs]) -> Outputs:
+    def column(values: list[Floats | None]) -> Floats | None:
+        given = [value for value in values if value is not None]
+        return np.concatenate(given) if given else None
+
+    return Outputs(
+        np.concatenate([part.logits for part in parts]),
+        column([part.embedding for part in parts]),
+        column([part.disagreement for part in parts]),
+    )
 
 
 def _open(teacher: TeacherSettings, task: TaskDefinition) -> Network:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cloud_service.tasks.task import GateRules
+from cloud_service.training.quantized import Loss
 
 
 class Limits(Protocol):
@@ -64,21 +65,6 @@ _FEW = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """Right answers that int8 gives fewer than float, and how many it may.
-
-    Attributes:
-        share: of the samples that chose the way to int8.
-        error: standard error of it.
-        allowed: the variant's `max_loss`.
-    """
-
-    share: float
-    error: float
-    allowed: float
-
-
-@dataclass(frozen=True, slots=True)
 class Numbers:
     """Everything the decision rests on.
 
@@ -92,7 +78,8 @@ class Numbers:
         parity_drop: fraction of held-out base samples whose answer differs between torch and the shipped file.
         golden_error: largest difference of a probability when the recorded samples are run again one by one.
         golden_tolerance: largest the device will accept.
-        loss: of int8 against float; None for other weights.
+        loss: of int8 against float, on the samples that chose the way to int8; None for other weights.
+        max_loss: how large it may be.
         classes: by label, on the held-out base samples.
         latency_ratio: the candidate's time for one sample over the incumbent's, interleaved; None: no incumbent.
         memory_bytes: what a session of the candidate takes; None: this system does not tell.
@@ -107,7 +94,8 @@ class Numbers:
     parity_drop: float
     golden_error: float
     golden_tolerance: float
-    loss: Lost | None = None
+    loss: Loss | None = None
+    max_loss: float = 0.0
     classes: tuple[ClassNumbers, ...] = ()
     latency_ratio: float | None = None
     memory_bytes: int | None = None
@@ -143,8 +131,8 @@ def decide(numbers: Numbers, rules: GateRules, profiles: Mapping[str, Limits] | 
             fits some is shipped and says to which.
     """
     fitting = {name: tuple(_over(numbers, limits)) for name, limits in (profiles or {}).items()}
-    reasons = [*_against_incumbent(numbers, rules), *_by_itself(numbers, rules), *_by_class(numbers, rules)]
-    reasons += [] if numbers.loss is None else _too_much(numbers.loss, rules)
+    reasons = [*_against_incumbent(numbers, rules), *_by_itself(numbers, rules), *_too_much(numbers, rules)]
+    reasons += _by_class(numbers, rules)
     if fitting and all(fitting.values()):
         reasons += [f"it does not fit the profile {name}: {', '.join(over)}" for name, over in fitting.items()]
     return GateDecision(passed=not reasons, reasons=tuple(reasons), profiles=fitting)
@@ -164,11 +152,12 @@ def _over(numbers: Numbers, limits: Limits) -> list[str]:
     ]
 
 
-def _too_much(loss: Lost, rules: GateRules) -> list[str]:
-    if loss.share <= loss.allowed + rules.noise * loss.error + 1e-9:
+def _too_much(numbers: Numbers, rules: GateRules) -> list[str]:
+    loss = numbers.loss
+    if loss is None or loss.share <= numbers.max_loss + rules.noise * loss.error + 1e-9:
         return []
     said = (
-        f"int8 loses {loss.share:.4f} of the right answers, whatever was tried; max_loss {loss.allowed:.4f} and "
+        f"int8 loses {loss.share:.4f} of the right answers, whatever was tried; max_loss {numbers.max_loss:.4f} and "
         f"{rules.noise:g} standard errors ({loss.error:.4f}) are allowed: raise quantize.max_loss or max_float_share, "
         "or take another student"
     )

@@ -14,7 +14,7 @@ from typing import Any
 from cloud_service.errors import Conflict, StoreError
 from cloud_service.fleet import Fleet
 from cloud_service.notices import Outage
-from cloud_service.registry.bundles import Registry
+from cloud_service.registry.bundles import Registry, is_variant
 from cloud_service.rollouts.driver import Rollouts
 from cloud_service.settings import RolloutMode, ServedTask
 from cloud_service.storage.models import Bundle, Job, JobState
@@ -255,7 +255,7 @@ class JobWork:
         running = Counter((await self._fleet.running(task)).values())
         known = [bundle for bundle in await self._registry.all(task) if bundle.shippable]
         # max keeps the first of equals, and the registry lists the newest first.
-        chosen = max(known, key=lambda bundle: (running[bundle.sha256], not _is_variant(bundle)), default=None)
+        chosen = max(known, key=lambda bundle: (running[bundle.sha256], not is_variant(bundle)), default=None)
         if running and (chosen is None or not running[chosen.sha256]):
             log.warning(
                 "task %s: what its devices run is not in the registry, so the candidate is held against %s; "
@@ -283,12 +283,6 @@ class JobWork:
         except (StorageFull, StoreError) as err:
             self._outage.begin(f"a job's end cannot be stored, it is run again: {err}")
             await asyncio.sleep(_PAUSE_S)
-
-
-def _is_variant(bundle: Bundle) -> bool:
-    """Whether it is one of the further variants of a run, whose own candidate has another version."""
-    variant = bundle.manifest.get("lineage", {}).get("variant")  # of a bundle that was pushed it may be anything
-    return isinstance(variant, dict) and variant.get("of") != bundle.version
 
 
 def _made(report: TrainingReport, folder: Path) -> list[_Made]:

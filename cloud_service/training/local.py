@@ -74,7 +74,7 @@ def run_here(
     """Train in `out` and give the report; of one stage alone, each variant's result by its name (`prune.half`).
 
     Args:
-        samples: .npz as a job has it: x, teacher_probs, weight, order.
+        samples: .npz as a job has it: x, teacher_probs, weight, order, and certain where people labelled.
         incumbent: bundle that the candidate is held against.
         stage: do this one alone, from what those before it left in `out`, again if it was done before.
 

@@ -88,7 +88,6 @@ def decide(this: VariantRun, quantized: Quantized, evaluated: Evaluated) -> gate
     def measured(metrics: ModelMetrics) -> gate.Measured:
         return gate.Measured(base_accuracy=metrics.base_accuracy, field_agreement=metrics.field_agreement)
 
-    loss = quantized.chosen_by
     numbers = gate.Numbers(
         candidate=measured(evaluated.after),
         incumbent=measured(evaluated.before) if evaluated.before else None,
@@ -97,7 +96,8 @@ def decide(this: VariantRun, quantized: Quantized, evaluated: Evaluated) -> gate
         model_bytes=quantized.model_bytes,
         export_error=quantized.export_error,
         parity_drop=quantized.parity_drop,
-        loss=None if loss is None else gate.Lost(loss.share, loss.error, allowed=this.variant.quantize.max_loss),
+        loss=quantized.chosen_by,
+        max_loss=this.variant.quantize.max_loss,
         golden_error=evaluated.golden_error,
         golden_tolerance=GoldenCheck().tolerance,
         classes=evaluated.classes,

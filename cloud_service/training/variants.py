@@ -25,6 +25,23 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """What a variant's files and stages are called; the first of a family has the plain names."""
+
+    variant: str
+    first: bool
+
+    def file(self, name: str) -> str:
+        """`model.onnx`, or `model.NAME.onnx` for all but the first."""
+        stem, _, suffix = name.rpartition(".")
+        return name if self.first else f"{stem}.{self.variant}.{suffix}"
+
+    def stage(self, name: str) -> str:
+        """`prune`, or `prune.NAME` for all but the first."""
+        return name if self.first else f"{name}.{self.variant}"
+
+
+@dataclass(frozen=True, slots=True)
 class VariantRun:
     """One variant of a run: what its stages see, and where its files lie.
 
@@ -37,13 +54,12 @@ class VariantRun:
     first: bool
 
     def file(self, name: str) -> Path:
-        """Where this variant's file of that name lies: `model.onnx`, or `model.NAME.onnx` for all but the first."""
-        stem, _, suffix = name.rpartition(".")
-        return self.run.out / (name if self.first else f"{stem}.{self.variant.name}.{suffix}")
+        """Where this variant's file of that name lies."""
+        return self.run.out / Names(self.variant.name, self.first).file(name)
 
     def stage(self, name: str) -> str:
         """What this variant's stage is called in files, progress and reports."""
-        return name if self.first else f"{name}.{self.variant.name}"
+        return Names(self.variant.name, self.first).stage(name)
 
     def result(self, name: str, kind: type[_Result]) -> _Result:
         """What this variant's stage left; raises `SettingsError` where it was not done yet."""

@@ -155,7 +155,7 @@ def test_task_without_teaching_compares_with_the_teachers_answers_as_labels(tmp_
     training = task.training.model_copy(update={"folds": 0})
     given = {"compression": kept, "training": training, "teacher": (teacher,), "teach": None}
     measured = study.measure(
-        task.model_copy(update=given), study.Domains(home="a", field="b", **few), tmp_path / "run", seed=0
+        task.model_copy(update=given), lambda: study.Domains(home="a", field="b", **few), tmp_path / "run", seed=0
     )
     names = [row["name"] for row in measured["rows"]]
     assert names[:3] == ["teacher", "student, home labels", tables.TEACHERS_LABELS]

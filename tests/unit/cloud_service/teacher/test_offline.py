@@ -3,7 +3,7 @@ import pytest
 
 from cloud_service.errors import ModelError
 from cloud_service.tasks.data import BaseData
-from cloud_service.teacher.offline import open_teacher
+from cloud_service.teacher.offline import open_teacher, open_whole_teacher
 from cloud_service.training.evaluate import open_runner
 from cloud_service.training.lineage import describe_lineage
 from shared.errors import SettingsError
@@ -58,3 +58,14 @@ def test_lineage_says_who_taught_unless_it_was_one_plain_file(tmp_path):
     assert len(said[2]["taught_by"]) == 2
     assert {"teacher", "teacher 2"} <= said[2]["files_sha256"].keys()
     assert len({one["data_sha256"] for one in said}) == 3
+
+
+def test_more_samples_than_at_once_are_answered_in_parts_as_alone(tmp_path):
+    task = teachers.write_task(tmp_path, {"model": str(tmp_path / "model.onnx"), "temperature": 2.0})
+    (tmp_path / "model.onnx").write_bytes(linear_model(weights(64, 10), embedding=True))
+    many = np.random.default_rng(0).integers(0, 17, (1100, 8, 8)).astype(np.uint8)
+    whole = open_whole_teacher(task)(many)
+    last = open_whole_teacher(task)(many[1090:])
+    assert whole.logits.shape == (1100, 10)
+    np.testing.assert_array_equal(whole.logits[1090:], last.logits)
+    np.testing.assert_array_equal(whole.embedding[1090:], last.embedding)

@@ -3,7 +3,8 @@ import dataclasses
 import pytest
 
 from cloud_service.tasks.task import GateRules
-from cloud_service.training.gate import ClassNumbers, Lost, Measured, Numbers, decide
+from cloud_service.training.gate import ClassNumbers, Measured, Numbers, decide
+from cloud_service.training.quantized import Loss
 
 GOOD = Numbers(
     candidate=Measured(base_accuracy=0.95, field_agreement=0.96),
@@ -36,8 +37,8 @@ def test_gate_lets_a_better_candidate_through():
         with_(candidate=Measured(base_accuracy=0.935, field_agreement=0.96), base_error=0.005),
         with_(candidate=Measured(base_accuracy=0.95, field_agreement=0.69), field_error=0.01),
         with_(model_bytes=8192, export_error=1e-3, parity_drop=0.05, golden_error=0.1),
-        with_(loss=Lost(0.012, 0.002, allowed=0.01)),
-        with_(loss=Lost(-0.01, 0.0, allowed=0.0)),
+        with_(loss=Loss(0.012, 0.002, changed=0.0), max_loss=0.01),
+        with_(loss=Loss(-0.01, 0.0, changed=0.0), max_loss=0.0),
         with_(incumbent=None, candidate=Measured(base_accuracy=0.1, field_agreement=None)),
         with_(candidate=Measured(base_accuracy=0.95, field_agreement=None)),
         with_(incumbent=Measured(base_accuracy=0.95, field_agreement=None)),
@@ -65,8 +66,8 @@ def test_gate_passes_at_the_edge_of_every_rule(numbers):
         (with_(export_error=NAN), "exported graph"),
         (with_(parity_drop=0.051), "compression changes 0.0510"),
         (with_(golden_error=0.2), "golden samples"),
-        (with_(loss=Lost(0.0121, 0.002, allowed=0.01)), "int8 loses 0.0121"),
-        (with_(loss=Lost(NAN, 0.002, allowed=0.01)), "max_loss 0.0100"),
+        (with_(loss=Loss(0.0121, 0.002, changed=0.0), max_loss=0.01), "int8 loses 0.0121"),
+        (with_(loss=Loss(NAN, 0.002, changed=0.0), max_loss=0.01), "max_loss 0.0100"),
     ],
 )
 def test_gate_stops_a_candidate_that_breaks_a_rule_and_says_which(numbers, said):
