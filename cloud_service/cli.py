@@ -90,7 +90,9 @@ def serve(
     from cloud_service.logs import configure
     from cloud_service.service import serve as run_service
     from cloud_service.settings import CloudSettings
+    from shared.pauses import set_imports_aside
 
+    set_imports_aside()
     configure(log_level.value)
     settings = CloudSettings.read(config, overrides=overrides or [])
     _run(run_service(settings))

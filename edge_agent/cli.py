@@ -39,7 +39,9 @@ def run(config: Config, override: Overrides = []) -> None:  # noqa: B006  # type
     from edge_agent.host.notify import Notifier
     from edge_agent.host.service import Service
     from edge_agent.settings import AgentSettings
+    from shared.pauses import set_imports_aside
 
+    set_imports_aside()
     # systemd ends a process that hangs by SIGABRT: where each thread was goes into the journal.
     faulthandler.enable()
     service = Service(

@@ -1,11 +1,13 @@
 """`infer` keeps its deadline, whatever becomes of the network; a verdict that comes later is a correction."""
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 from edge_agent.outcomes import AnsweredBy
+from shared.pauses import set_imports_aside
 from tests.harness import find_mosquitto, wait_until
 from tests.harness.brokers import NO_MOSQUITTO
 from tests.harness.late_cloud import OTHER
@@ -24,6 +26,15 @@ CALLS = 120
 PROMISED_MS = 5.0
 # benchmarks/hardpath.py measures the promise; here a busy machine must not fail, and what waits for a network does.
 MARGIN = 10
+
+
+@pytest.fixture(autouse=True)
+def imports_set_aside():
+    """What the other tests have imported and left is not walked through here; `edge-agent run` does so with its own."""
+    gc.collect()
+    set_imports_aside()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
 import struct
+import subprocess
+import sys
 import time
 import tracemalloc
 from contextlib import suppress
@@ -13,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from shared.codec import MAX_DEPTH, MAX_DIMENSIONS, decode, encode, encode_array
 from shared.errors import FrameError, MalformedFrame, OversizeFrame
+from tests.harness import ROOT
 
 DTYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16", "float32", "float64"]
 LOOP: list[object] = []
@@ -318,3 +321,16 @@ def test_mutated_frame_gives_a_value_or_a_frame_error(edits):
     except FrameError:
         return
     assert not isinstance(value, cbor2.CBORTag)
+
+
+def test_first_sample_imports_nothing():
+    """Somebody waits for it, and an import waits for the disk."""
+    code = (
+        "import sys; from uuid import UUID; import numpy as np; from shared import codec; before = set(sys.modules)\n"
+        "frame = codec.encode({'id': UUID(int=7), 'tensor': np.zeros(3), 'score': 0.5, 'reason': 'hard', 'n': None})\n"
+        "codec.decode(frame); print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
