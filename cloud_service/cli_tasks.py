@@ -37,11 +37,16 @@ def init(
 @task_app.command("check")
 def check(file: File, as_json: AsJson = False) -> None:
     """Read the data, ask the teacher, run the student once, and say whether it fits the devices."""
+    from cloud_service.tasks.checking import WrongSetting
     from cloud_service.tasks.checking import check as check_task
-    from cloud_service.tasks.task_file import read_task_file
+    from cloud_service.tasks.task_file import line_of, read_task_file
 
     task = read_task_file(file)
-    found = check_task(task)
+    try:
+        found = check_task(task)
+    except WrongSetting as err:
+        line = line_of(file.read_text(encoding="utf-8"), [err.setting])
+        raise SettingsError(f"{file}:{line}: {err}") from err
     rows = [(label, str(train), str(held)) for label, (train, held) in found.classes.items()]
     show_table(asdict(found), ("label", "samples", "held out"), rows, as_json=as_json)
     if not as_json:

@@ -187,7 +187,7 @@ def explain_problem(cls: type[BaseModel], problem: ErrorDetails) -> str:
         known = problem["ctx"]["expected_tags"].replace("'", "").split(", ")
         hint = _nearest(problem["ctx"]["tag"], dict.fromkeys(known))
         return f"{place}.{_tag(problem)}: there is no {problem['ctx']['tag']!r}{hint}"
-    return f"{place}: {problem['msg']}"
+    return f"{place}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 def _tag(problem: ErrorDetails) -> str:

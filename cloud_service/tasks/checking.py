@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,14 @@ from shared.errors import SettingsError
 _CALIBRATION = 64
 _RUNS = 30
 _ASKED = 256
+
+
+class WrongSetting(SettingsError):
+    """What is wrong shows only in use; `setting`: of the task, by which it came: whoever has the file says its line."""
+
+    def __init__(self, message: str, setting: str) -> None:
+        super().__init__(message)
+        self.setting = setting
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +71,17 @@ def check(task: TaskDefinition) -> Checked:
     """Read the data, ask the teacher, open the student, run it once, and make an int8 file of it.
 
     Raises:
-        SettingsError: what is wrong first, and what to do.
+        WrongSetting: what is wrong first, and what to do.
         ModelError: the teacher does not run, or the student cannot be exported or quantized.
     """
-    base = load_base(task)
-    _check_classes(base, task)
+    with _by("base_data"):
+        base = load_base(task)
+        _check_classes(base, task)
     missing = tuple(str(file) for teacher in task.teacher for file in teacher.files if not file.exists())
-    right = None if missing else _ask_teacher(base, task)
-    cost = measure(task, base.x[:_CALIBRATION])
+    with _by("teacher"):
+        right = None if missing else _ask_teacher(base, task)
+    with _by("student"):
+        cost = measure(task, base.x[:_CALIBRATION])
     train, held = counts(base.y, task.labels), counts(base.y_eval, task.labels)
     unfit = {
         name: f"{cost.int8_bytes} bytes, over max_model_bytes = {profile.max_model_bytes}"
@@ -85,6 +98,14 @@ def check(task: TaskDefinition) -> Checked:
         missing=missing,
         teacher_right=right,
     )
+
+
+@contextmanager
+def _by(setting: str) -> Iterator[None]:
+    try:
+        yield
+    except SettingsError as err:
+        raise WrongSetting(str(err), setting) from err
 
 
 def measure(task: TaskDefinition, x: NDArray[Any]) -> Measured:

@@ -188,7 +188,7 @@ class TaskDefinition(Section):
     def _variants_differ(self) -> Self:
         names = [variant.name for variant in self.compression]
         if len(set(names)) != len(names):
-            raise ValueError(f"each variant of compression needs a name of its own, not {', '.join(names)}")
+            raise ValueError(f"compression: each variant needs a name of its own, not {', '.join(names)}")
         return self
 
     @model_validator(mode="after")
@@ -199,9 +199,9 @@ class TaskDefinition(Section):
         if not low <= axes <= high:
             raise ValueError(f"input_kind = {self.input_kind.value!r} takes {low} or {high} axes, not {axes}")
         if self.input_kind is InputKind.AUDIO and axes == 2 and self.input_shape[1] != 1:
-            raise ValueError("audio has one channel: make input_shape [time] or [time, 1]")
+            raise ValueError("input_kind = 'audio' takes one channel: make input_shape [time] or [time, 1]")
         if self.input_kind is InputKind.AUDIO and self.input_rate_hz is None:
-            raise ValueError("audio needs input_rate_hz, such as input_rate_hz = 16000")
+            raise ValueError("input_kind = 'audio' needs input_rate_hz, such as input_rate_hz = 16000")
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from cloud_service.tasks.task import TaskDefinition
 from shared.errors import SettingsError
@@ -37,10 +38,17 @@ def read_task_file(file: Path) -> TaskDefinition:
         text = file.read_text(encoding="utf-8")
         said = []
         for problem in err.__cause__.errors():
-            line = line_of(text, problem["loc"])
-            said.append(f"{file}:{line}: {explain_problem(TaskFile, problem).removeprefix(': ')}")
+            words = explain_problem(TaskFile, problem).removeprefix(": ")
+            line = line_of(text, (*problem["loc"], *_first_key(problem)))
+            said.append(f"{file}:{line}: {words}")
         raise SettingsError("\n".join(said)) from err
     return TaskDefinition.model_validate(read.model_dump()).below(file.resolve().parent)
+
+
+def _first_key(problem: ErrorDetails) -> list[str]:
+    """The key that our own words on several keys begin with."""
+    error = problem.get("ctx", {}).get("error")
+    return [str(error).partition(" ")[0].rstrip(":")] if isinstance(error, ValueError) else []
 
 
 def line_of(text: str, place: Sequence[str | int]) -> int:

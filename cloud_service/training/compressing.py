@@ -122,7 +122,10 @@ def _to_int8(this: VariantRun, student: nn.Module) -> QuantizedModel:
         sensed = _Sensed(module, run.task.input_dtype)
         training = run.task.training
         rate = training.learning_rate * training.learning.quantized_rate
-        distill.fine_tune(sensed, pool_of(run), training, steps=steps, learning_rate=rate)
+        # In a stage alone the teacher is opened here, which may draw numbers that dropout would have drawn.
+        pool = pool_of(run)
+        torch.manual_seed(training.seed)
+        distill.fine_tune(sensed, pool, training, steps=steps, learning_rate=rate)
 
     def train_quantized(file: Path) -> None:
         quantization_aware.train(

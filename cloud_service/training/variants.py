@@ -20,6 +20,8 @@ from cloud_service.training.results import read_result
 from cloud_service.training.run import Run
 
 _LONGEST_VERSION = 64
+# Of a name of their own: the whole students' stay for the variants that are not pruned.
+_PRUNED_SCORES = "pruned.npz"
 _NUMBERS = re.compile(r"(-\d{1,9}){1,2}$")
 _Result = TypeVar("_Result")
 
@@ -85,7 +87,7 @@ class VariantRun:
     @property
     def scores(self) -> str:
         """Name of the file with the out-of-fold scores of the uploads."""
-        return self.twin.file(SCORES).name if self.variant.prune else SCORES
+        return self.twin.file(_PRUNED_SCORES).name if self.variant.prune else SCORES
 
     @property
     def lineage(self) -> dict[str, JsonValue]:

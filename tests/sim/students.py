@@ -56,3 +56,16 @@ class Mixed(nn.Module):
     def forward(self, x):
         embedding = torch.relu(self.stem(x.float().unsqueeze(1))).mean((2, 3)) @ self.mix
         return self.head(embedding), embedding
+
+
+class Dropping(nn.Module):
+    """Draws chance in training, and at its making: 8×8 digits."""
+
+    def __init__(self, task):
+        super().__init__()
+        self.body, self.head = nn.Linear(64, 32), nn.Linear(32, len(task.labels))
+        self.dropout = nn.Dropout(0.3)
+
+    def forward(self, x):
+        embedding = torch.relu(self.body(x.flatten(1).float() * 0.1 - 0.5))
+        return self.head(self.dropout(embedding)), embedding

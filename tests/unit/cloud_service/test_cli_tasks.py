@@ -1,5 +1,6 @@
 """`edgeloop task`, as it is typed."""
 
+import pytest
 import torch
 
 
@@ -43,3 +44,23 @@ async def test_wrong_key_is_refused_with_its_line(edgeloop, tmp_path):
     line = 1 + file.read_text().splitlines().index("input_rate_hs = 50")
     code, _, err = await edgeloop("task", "check", file)
     assert (code, f"shake.toml:{line}: unknown key 'input_rate_hs'" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong", "blamed", "said"),
+    [
+        ("base_data", 'base_data = "none.npz"', "base_data", "none.npz"),
+        ("labels", 'labels = ["still", "moving", "fallen"]', "base_data", "no sample of fallen"),
+        ("student", 'student = "edgeloop:nowhere"', "student", "nowhere"),
+    ],
+)
+async def test_what_shows_only_in_use_is_refused_with_the_line_it_came_by(edgeloop, tmp_path, key, wrong, blamed, said):
+    await edgeloop("task", "init", "shake", "--folder", tmp_path)
+    file = tmp_path / "shake.toml"
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join(wrong if line.startswith(f"{key} =") else line for line in lines))
+    (line,) = (number for number, line in enumerate(lines, start=1) if line.startswith(f"{blamed} ="))
+    code, _, err = await edgeloop("task", "check", file)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"shake.toml:{line}: " in err
+    assert said in err

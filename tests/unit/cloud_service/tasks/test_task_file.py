@@ -58,18 +58,26 @@ async def test_wrong_key_is_named_with_its_line(edgeloop, shake, old, new, said)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "blamed", "said"),
     [
-        ('input_kind = "window"', 'input_kind = "audio"', "audio has one channel"),
-        ("[64, 3]", "[4, 4, 4]", "takes 1 or 2 axes"),
-        ('method = "standardise"', 'method = "log-mel"', 'set input_kind = "audio"'),
-        ('student = "edgeloop:cnn1d"', 'student = "cloud_service.tasks.networks:TinyMlp"', "does its own"),
+        ('input_kind = "window"', 'input_kind = "audio"', "input_kind =", "takes one channel"),
+        ("[64, 3]", "[4, 4, 4]", "input_kind =", "takes 1 or 2 axes"),
+        ('method = "standardise"', 'method = "log-mel"', "[preprocessing]", 'set input_kind = "audio"'),
+        (
+            'student = "edgeloop:cnn1d"',
+            'student = "cloud_service.tasks.networks:TinyMlp"',
+            "[preprocessing]",
+            "does its own",
+        ),
+        ('"still", "moving"', '"still", "still"', "labels =", "must differ"),
     ],
 )
-async def test_impossible_combination_is_refused_with_the_remedy(edgeloop, shake, old, new, said):
+async def test_impossible_combination_is_refused_with_its_line_and_the_remedy(edgeloop, shake, old, new, blamed, said):
     change(shake, old, new)
+    (line,) = (n for n, text in enumerate(shake.read_text().splitlines(), start=1) if text.startswith(blamed))
     code, _, err = await edgeloop("task", "check", shake)
     assert code != 0
+    assert f"shake.toml:{line}: {blamed.strip('[]= ')}" in err
     assert said in err
 
 

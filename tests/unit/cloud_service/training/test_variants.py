@@ -10,6 +10,7 @@ from cloud_service.tasks.compression import Calibration, Choice, PruneSettings, 
 from cloud_service.tasks.learning import LearningSettings, Start
 from cloud_service.tasks.task import TaskDefinition
 from cloud_service.training import pipeline, variants, weights
+from cloud_service.training.calibrate import Calibration as Calibrated
 from cloud_service.training.choosing import QAT
 from cloud_service.training.evaluate import open_runner
 from cloud_service.training.progress import silent
@@ -18,6 +19,7 @@ from cloud_service.training.request import CANDIDATE, INCUMBENT, INCUMBENT_WEIGH
 from cloud_service.training.results import Distilled, Pruned, read_result
 from shared import bundle
 from shared.errors import SettingsError
+from tests.sim.students import Dropping
 from tests.unit.cloud_service.training.conftest import write_samples
 
 HALF = Variant(
@@ -118,7 +120,7 @@ def test_pruned_variant_is_smaller_and_has_thresholds_of_its_own(made):
     assert half.after.model_bytes < 0.7 * report.after.model_bytes
     assert half.after.base_accuracy > 0.9
     assert fp16.macs_left is None
-    with np.load(folder / "scores.npz") as whole, np.load(folder / "scores.half.npz") as pruned:
+    with np.load(folder / "scores.npz") as whole, np.load(folder / "pruned.half.npz") as pruned:
         assert not np.allclose(whole["logits"], pruned["logits"])
     assert not (folder / "scores.fp16.npz").exists()
 
@@ -128,7 +130,7 @@ def test_pruned_folds_have_not_seen_their_own_uploads_in_fine_tuning(made, reque
     pruned = weights.load(folder / "pruned.half.pt", request_.task)
     assert len(pruned) == 4  # three folds and the final one
     assert all(student.hidden.out_features < 72 for student in pruned)
-    with np.load(folder / SAMPLES) as samples, np.load(folder / "scores.half.npz") as scores, torch.no_grad():
+    with np.load(folder / SAMPLES) as samples, np.load(folder / "pruned.half.npz") as scores, torch.no_grad():
         this = variants.family(pipeline.prepare(request_, folder, silent))[1].run
         for fold in range(3):
             mine = this.folds == fold
@@ -156,6 +158,32 @@ def test_same_run_again_and_stage_by_stage_is_the_same_to_the_last_bit(made, req
     again = pipeline.run(request_, alone, worked.append)
     assert worked == []  # nothing was left to do
     assert again.bundle_sha256 == report.bundle_sha256
+
+
+def test_training_in_int8_alone_draws_the_chance_that_it_draws_in_a_whole_run(task, tmp_path):
+    torch.manual_seed(1)
+    torch.save(Dropping(task).state_dict(), tmp_path / "teacher.pt")
+    name = "tests.sim.students:Dropping"
+    said = task.model_dump() | {"student": name, "teacher": {"model": name, "weights": tmp_path / "teacher.pt"}}
+    quantize = QuantizeSettings(calibration=Calibration.MINMAX, qat=Choice.ALWAYS, qat_steps=30)
+    request = TrainingRequest(task=TaskDefinition.model_validate(said | {"compression": (Variant(quantize=quantize),)}))
+    folder = folder_for(tmp_path)
+    pipeline.run(request, folder, silent)
+    model = (folder / "model.onnx").read_bytes()
+    pipeline.run_stage(request, folder, silent, stage="quantize")
+    assert (folder / "model.onnx").read_bytes() == model
+
+
+def test_variant_that_is_not_pruned_has_the_whole_students_thresholds_beside_one_that_is(request_, tmp_path):
+    def calibrated(name, first):
+        family = (first, Variant(name="fp16", weights=Weights.FP16))
+        folder = folder_for(tmp_path, name)
+        pipeline.run(TrainingRequest(task=request_.task.model_copy(update={"compression": family})), folder, silent)
+        return [read_result(folder, stage, Calibrated) for stage in ("calibrate", "calibrate.fp16")]
+
+    pruned, whole = calibrated("pruned", HALF), calibrated("whole", INT8)
+    assert pruned[1] == whole[1]
+    assert pruned[0] != whole[0]
 
 
 def test_stage_that_is_done_again_forgets_what_came_after_it(made, request_, tmp_path):
